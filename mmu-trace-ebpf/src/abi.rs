@@ -1,0 +1,355 @@
+//! Wire types shared by the BPF object and userspace: integers only, explicit padding, fixed sizes.
+//!
+//! [`ABI_VERSION`] is compared when the object is loaded and written into every capture.
+
+use crate::{
+    histogram::N_BUCKETS,
+    kind::{Cause, FaultResult, Gap, Outcome},
+};
+
+/// Version of everything in this module; raised with every change of a layout or a discriminant.
+pub const ABI_VERSION: u32 = 1;
+
+/// The slot that counts what belongs to no known VM.
+pub const UNATTRIBUTED: u32 = 0;
+
+/// An offset, argument or value that this kernel does not have.
+pub const MISSING: u32 = u32::MAX;
+
+/// Derives what userspace needs to read a wire type from bytes and to write it into a map.
+macro_rules! wire {
+    ($(#[$doc:meta])* pub struct $name:ident = $size:expr; { $($(#[$fdoc:meta])* pub $field:ident: $ty:ty,)+ }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy)]
+        #[cfg_attr(not(target_arch = "bpf"), derive(
+            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+        ))]
+        pub struct $name { $($(#[$fdoc])* pub $field: $ty,)+ }
+
+        const _: () = assert!(size_of::<$name>() == $size, concat!("size of ", stringify!($name)));
+    };
+}
+
+wire! {
+    /// Refaults of one cause.
+    pub struct RefaultStats = 32; {
+        /// Refaults.
+        pub n: u64,
+        /// Those that a working `change_pte` would have saved.
+        pub avoidable: u64,
+        /// Time inside `kvm_mmu_page_fault`, nanoseconds.
+        pub ns: u64,
+        /// The part of `ns` spent in avoidable refaults.
+        pub avoidable_ns: u64,
+    }
+}
+
+wire! {
+    /// All counters of one VM on one CPU (map `VM_STATS`, indexed by slot).
+    pub struct VmStats = 8 * (Cause::COUNT * (Outcome::COUNT + 1) + FaultResult::COUNT + 9) + 32 * Cause::COUNT; {
+        /// `change_pte` calls by cause and outcome.
+        pub change_pte: [[u64; Outcome::COUNT]; Cause::COUNT],
+        /// `change_pte` calls that these brackets imply, whether or not the kernel has the callback.
+        pub would_be: [u64; Cause::COUNT],
+        /// Refaults by the cause of the zap.
+        pub refaults: [RefaultStats; Cause::COUNT],
+        /// Finished guest faults by result.
+        pub faults: [u64; FaultResult::COUNT],
+        /// Entries of `kvm_mmu_page_fault`.
+        pub faults_entered: u64,
+        /// Guest faults whose duration is known.
+        pub faults_timed: u64,
+        /// Their time, nanoseconds.
+        pub faults_ns: u64,
+        /// `change_pte` calls whose duration is known.
+        pub change_pte_timed: u64,
+        /// Their time, nanoseconds.
+        pub change_pte_ns: u64,
+        /// `try_to_merge_one_page` calls that merged a page.
+        pub ksm_merges: u64,
+        /// Copy-on-write breaks of a KSM page.
+        pub ksm_cow_breaks: u64,
+        /// Brackets of `break_ksm`.
+        pub ksm_unmerges: u64,
+        /// `write_protect_page` calls that tore the mapping down and then gave up.
+        pub ksm_failed_attempts: u64,
+    }
+}
+
+wire! {
+    /// The three histograms of one VM on one CPU (map `VM_HISTS`), buckets of [`crate::histogram`].
+    pub struct VmHistograms = 3 * 8 * N_BUCKETS; {
+        /// Time inside `kvm_mmu_page_fault`.
+        pub fault: [u64; N_BUCKETS],
+        /// The same for refaults only.
+        pub refault: [u64; N_BUCKETS],
+        /// From the end of the bracket that zapped the page to the refault.
+        pub refault_delay: [u64; N_BUCKETS],
+    }
+}
+
+wire! {
+    /// Who holds a slot (map `VM_SLOTS`, indexed by slot).
+    pub struct VmSlot = 40; {
+        /// The VM's `mm_struct`; 0: the slot is free.
+        pub mm: u64,
+        /// The newest `struct kvm` seen for it; 0: not seen yet.
+        pub kvm: u64,
+        /// Time of registration, `CLOCK_MONOTONIC` nanoseconds.
+        pub created_ns: u64,
+        /// Time of `kvm_destroy_vm`; 0: the VM lives.
+        pub ended_ns: u64,
+        /// Thread group id of the VMM in the initial PID namespace; 0: unknown.
+        pub tgid: u32,
+        /// Padding.
+        pub pad: u32,
+    }
+}
+
+wire! {
+    /// Key of the invalidation table (map `INVALIDATIONS`).
+    pub struct InvalidationKey = 8; {
+        /// VM slot.
+        pub slot: u32,
+        /// [`Cause`].
+        pub cause: u8,
+        /// [`crate::kind::Initiator`].
+        pub initiator: u8,
+        /// `enum mmu_notifier_event` of the running kernel.
+        pub event: u8,
+        /// Padding.
+        pub pad: u8,
+    }
+}
+
+wire! {
+    /// One row of the invalidation table, per CPU.
+    pub struct InvalidationStats = 40; {
+        /// Finished brackets.
+        pub ranges: u64,
+        /// Their length in 4 KiB pages.
+        pub pages: u64,
+        /// Brackets in which KVM zapped at least one SPTE.
+        pub zapped: u64,
+        /// From `invalidate_range_start` to `invalidate_range_end`, nanoseconds.
+        pub ns: u64,
+        /// The callers behind it, the last address seen (kernel text; never exported).
+        pub caller: u64,
+    }
+}
+
+wire! {
+    /// Key of a page record (map `PAGES`).
+    pub struct PageKey = 16; {
+        /// The VM's `mm_struct`.
+        pub mm: u64,
+        /// Host virtual address >> 12.
+        pub page: u64,
+    }
+}
+
+wire! {
+    /// Who zapped a page last, and what happened to its PTE since.
+    pub struct PageRecord = 16; {
+        /// End of the bracket that zapped it, `CLOCK_MONOTONIC` nanoseconds.
+        pub zap_ns: u64,
+        /// [`Cause`] of that bracket.
+        pub cause: u8,
+        /// State of the mapping, see `decide::page_flags`.
+        pub flags: u8,
+        /// The newest PTE that a `change_pte` since then would have carried, see `decide::pte_state`.
+        pub pte: u8,
+        /// Padding.
+        pub pad: [u8; 5],
+    }
+}
+
+/// How many large zapped ranges are remembered for each VM.
+pub const N_BULK: usize = 4;
+
+wire! {
+    /// One zapped range of several pages.
+    pub struct BulkRange = 32; {
+        /// First address.
+        pub start: u64,
+        /// First address behind it.
+        pub end: u64,
+        /// End of the bracket, `CLOCK_MONOTONIC` nanoseconds; 0: unused.
+        pub zap_ns: u64,
+        /// [`Cause`].
+        pub cause: u64,
+    }
+}
+
+wire! {
+    /// The newest large zapped ranges of a VM (map `BULK_ZAPS`, indexed by slot).
+    pub struct BulkZaps = 136; {
+        /// Ranges written so far; the next one goes to `n % N_BULK`.
+        pub n: u64,
+        /// The ranges.
+        pub ranges: [BulkRange; N_BULK],
+    }
+}
+
+/// Discriminants of [`Event::kind`].
+pub mod event_kind {
+    /// A finished bracket.
+    pub const INVALIDATION: u8 = 1;
+    /// A classified `change_pte` call.
+    pub const CHANGE_PTE: u8 = 2;
+    /// A finished guest fault.
+    pub const PAGE_FAULT: u8 = 3;
+    /// A KSM merge attempt of one page that came to an end.
+    pub const KSM_MERGE: u8 = 4;
+    /// A VM was registered.
+    pub const VM_START: u8 = 5;
+    /// A VM was destroyed.
+    pub const VM_END: u8 = 6;
+}
+
+/// Bits of [`Event::flags`].
+pub mod event_flags {
+    /// Invalidation: KVM found a memslot.
+    pub const HIT: u32 = 1;
+    /// Invalidation: at least one SPTE was zapped.
+    pub const ZAPPED: u32 = 1 << 1;
+    /// Page fault: it was a refault.
+    pub const REFAULT: u32 = 1 << 2;
+    /// Page fault: the refault was avoidable.
+    pub const AVOIDABLE: u32 = 1 << 3;
+    /// Page fault: a guest write.
+    pub const WRITE: u32 = 1 << 4;
+    /// Page fault: a mapping was present (P=1).
+    pub const PRESENT: u32 = 1 << 5;
+}
+
+wire! {
+    /// One record of the event stream. It exists only while recording.
+    pub struct Event = 64; {
+        /// End of what it describes, `CLOCK_MONOTONIC` nanoseconds.
+        pub ts_ns: u64,
+        /// See [`event_kind`].
+        pub kind: u8,
+        /// [`Cause`].
+        pub cause: u8,
+        /// [`crate::kind::Initiator`].
+        pub initiator: u8,
+        /// Invalidation: kernel event. `change_pte`: [`Outcome`]. Fault: [`FaultResult`]. Merge: 1 if merged.
+        pub detail: u8,
+        /// See [`event_flags`].
+        pub flags: u32,
+        /// Thread id in the initial PID namespace.
+        pub tid: u32,
+        /// VM slot.
+        pub slot: u32,
+        /// Host virtual address of the start or of the page; 0: unknown.
+        pub addr: u64,
+        /// Invalidation: length in bytes. `change_pte`: the PTE. Fault: guest physical address. VM: `tgid`.
+        pub value: u64,
+        /// Return address in the caller (kernel text); 0: unknown.
+        pub caller: u64,
+        /// Duration, nanoseconds; `u64::MAX`: unknown.
+        pub duration_ns: u64,
+        /// Refault: nanoseconds since the zap.
+        pub delay_ns: u64,
+    }
+}
+
+/// Number of entries of the per-CPU counter array `GAPS`.
+pub const N_GAPS: u32 = Gap::COUNT as u32;
+
+/// Most ranges of kernel text in [`CallerRange`] table `CALLERS`.
+pub const N_CALLERS: usize = 64;
+
+wire! {
+    /// A function of the running kernel whose calls have a known cause. All 0: unused.
+    pub struct CallerRange = 16; {
+        /// First address.
+        pub start: u64,
+        /// Length in bytes.
+        pub len: u32,
+        /// [`Cause`] before refinement (every copy on write is `CowHost` here).
+        pub cause: u32,
+    }
+}
+
+/// Indices into the constant global `OFFSETS`: byte offsets of kernel struct members and positions
+/// of arguments, [`MISSING`] where the kernel has no such thing.
+pub mod offset {
+    /// Declares the indices and the table of what userspace looks up for each.
+    macro_rules! offsets {
+        ($($(#[$doc:meta])* $name:ident = $strukt:literal . $member:literal,)+) => {
+            #[expect(non_camel_case_types, reason = "the variants become constants")]
+            #[repr(usize)]
+            enum Index { $($name,)+ }
+            $($(#[$doc])* pub const $name: usize = Index::$name as usize;)+
+            /// `(struct, member)` of each index, in order.
+            pub const MEMBERS: &[(&str, &str)] = &[$(($strukt, $member),)+];
+        };
+    }
+    offsets! {
+        /// `mmu_notifier_range.mm`; absent where the range carries its `vma` instead.
+        RANGE_MM = "mmu_notifier_range"."mm",
+        /// First address.
+        RANGE_START = "mmu_notifier_range"."start",
+        /// First address behind.
+        RANGE_END = "mmu_notifier_range"."end",
+        /// Bit 0: blockable.
+        RANGE_FLAGS = "mmu_notifier_range"."flags",
+        /// `enum mmu_notifier_event`.
+        RANGE_EVENT = "mmu_notifier_range"."event",
+        /// The VM of a vCPU.
+        VCPU_KVM = "kvm_vcpu"."kvm",
+        /// The address space of a VM.
+        KVM_MM = "kvm"."mm",
+        /// The fault's memslot.
+        FAULT_SLOT = "kvm_page_fault"."slot",
+        /// The fault's guest frame number.
+        FAULT_GFN = "kvm_page_fault"."gfn",
+        /// Host virtual address of a memslot's first page.
+        MEMSLOT_HVA = "kvm_memory_slot"."userspace_addr",
+        /// Guest frame number of a memslot's first page.
+        MEMSLOT_GFN = "kvm_memory_slot"."base_gfn",
+        /// Address space of a task, null for kernel threads.
+        TASK_MM = "task_struct"."mm",
+        /// Thread group id in the initial namespace.
+        TASK_TGID = "task_struct"."tgid",
+        /// The task an address space belongs to (`CONFIG_MEMCG`).
+        MM_OWNER = "mm_struct"."owner",
+        /// The area a host fault hit.
+        VMF_VMA = "vm_fault"."vma",
+        /// The page a host fault copies.
+        VMF_PAGE = "vm_fault"."page",
+        /// Address space of an area.
+        VMA_MM = "vm_area_struct"."vm_mm",
+        /// Low bits tell KSM pages.
+        PAGE_MAPPING = "page"."mapping",
+    }
+    /// Number of indices.
+    pub const COUNT: usize = MEMBERS.len();
+}
+
+/// Indices into the constant global `VALUES`: enumerators and switches, [`MISSING`] where unknown.
+pub mod value {
+    /// `RET_PF_RETRY`.
+    pub const RET_PF_RETRY: usize = 0;
+    /// `RET_PF_EMULATE`.
+    pub const RET_PF_EMULATE: usize = 1;
+    /// `RET_PF_FIXED`.
+    pub const RET_PF_FIXED: usize = 2;
+    /// `RET_PF_SPURIOUS`.
+    pub const RET_PF_SPURIOUS: usize = 3;
+    /// `MMU_NOTIFY_MIGRATE`.
+    pub const EVENT_MIGRATE: usize = 4;
+    /// 1: write events to the ring buffer.
+    pub const RECORDING: usize = 5;
+    /// 1: one set of histograms for each VM; 0: slot 0 holds those of the host.
+    pub const VM_HISTOGRAMS: usize = 6;
+    /// Ring buffer fill, bytes, from which a reader is woken.
+    pub const WAKEUP_BYTES: usize = 7;
+    /// Thread group id of the tracer itself, for VM discovery.
+    pub const TRACER_TGID: usize = 8;
+    /// Number of indices.
+    pub const COUNT: usize = 9;
+}

@@ -1,0 +1,20 @@
+//! Both sides of the ABI, and every decision a probe makes.
+//!
+//! This library is `no_std`, knows neither aya nor the kernel's memory, and is compiled twice: into
+//! the BPF object (`main.rs`) and into userspace. What a probe decides (which cause, which outcome,
+//! which bucket) stands here as plain functions over plain values, so that host unit tests reach the
+//! very code that runs in the kernel.
+//!
+//! - [`abi`]: wire types of maps, ring buffer and configuration;
+//! - [`kind`]: the closed enumerations that label counters;
+//! - [`task`]: what one task is doing: its bracket stack, its `change_pte` call, its guest fault;
+//! - [`decide`]: causes, outcomes, avoidability;
+//! - [`histogram`]: the log-linear buckets of every duration.
+
+#![no_std]
+
+pub mod abi;
+pub mod decide;
+pub mod histogram;
+pub mod kind;
+pub mod task;

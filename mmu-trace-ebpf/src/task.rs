@@ -1,0 +1,2 @@
+//! Stub.
+pub const MAX_DEPTH: usize = 4;

@@ -1,0 +1,2 @@
+//! The `mmu-trace` command.
+fn main() {}

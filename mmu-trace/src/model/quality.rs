@@ -1,0 +1,109 @@
+//! How far a snapshot can be trusted.
+
+use std::collections::BTreeMap;
+
+use mmu_trace_ebpf::kind::Gap;
+use serde::{Deserialize, Serialize};
+
+/// What may be missing from the figures. Every gap that exists is counted here and nowhere hidden.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quality {
+    /// The kernel side's own counters; only what is not zero.
+    pub gaps: BTreeMap<Gap, u64>,
+    /// Returns that the kernel says a return probe missed (`nmissed`), by hook; only what is not zero.
+    pub probe_misses: BTreeMap<String, u64>,
+    /// Page records evicted before their refault came: those refaults are not counted.
+    pub evicted_pages: u64,
+    /// Every hook and its state.
+    pub hooks: Vec<Hook>,
+    /// Set where a capture ends before its end mark: the snapshot is the last one that was intact.
+    pub truncated: bool,
+}
+
+/// One logical hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Its name in the catalogue, e.g. `invalidate_range_start`.
+    pub hook: String,
+    /// The kernel symbol it is attached to, or was looked for.
+    pub symbol: String,
+    /// How it is attached.
+    pub backend: Backend,
+    /// Whether it is.
+    pub state: HookState,
+    /// Whether the main figures are wrong without it (then the snapshot is not complete).
+    pub required: bool,
+    /// Why it is not attached, or what is degraded.
+    pub reason: Option<String>,
+}
+
+/// How a hook is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// fentry or fexit.
+    Fentry,
+    /// kprobe or kretprobe.
+    Kprobe,
+    /// Raw tracepoint.
+    RawTracepoint,
+    /// Not at all.
+    None,
+}
+
+/// Whether a hook is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookState {
+    /// It works.
+    Attached,
+    /// This kernel has no such function; normal, see the reason.
+    Absent,
+    /// The kernel has it and attaching failed.
+    Failed,
+}
+
+impl Quality {
+    /// The counter of `gap`.
+    #[must_use]
+    pub fn gap(&self, gap: Gap) -> u64 {
+        self.gaps.get(&gap).copied().unwrap_or(0)
+    }
+
+    /// Returns of hooked functions that nobody saw.
+    #[must_use]
+    pub fn missed_returns(&self) -> u64 {
+        let seen_by_kernel: u64 = self.probe_misses.values().sum();
+        let seen_by_us = self.gap(Gap::MissedFaultReturn)
+            + self.gap(Gap::MissedResultReturn)
+            + self.gap(Gap::MissedKsmReturn);
+        // The kernel counts a miss when it happens, we count it when the task comes back: the same
+        // misses, so the larger figure, never the sum.
+        seen_by_kernel.max(seen_by_us)
+    }
+
+    /// Entries that found a map full, page records evicted included.
+    #[must_use]
+    pub fn map_full(&self) -> u64 {
+        self.gap(Gap::TasksFull)
+            + self.gap(Gap::PagesFull)
+            + self.gap(Gap::VmsFull)
+            + self.gap(Gap::InvalidationsFull)
+            + self.evicted_pages
+    }
+
+    /// Whether nothing is missing from the counters: no loss, no miss, every required hook attached.
+    ///
+    /// Lost events of a recording do not count against it: the counters do not come from them.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let no_gap = [Gap::OrphanBracket, Gap::Unbracketed, Gap::NestedTooDeep, Gap::UnknownCaller]
+            .into_iter()
+            .all(|gap| self.gap(gap) == 0);
+        no_gap
+            && self.missed_returns() == 0
+            && self.map_full() == 0
+            && !self.truncated
+            && self.hooks.iter().all(|h| !h.required || h.state != HookState::Failed)
+    }
+}
