@@ -353,3 +353,66 @@ pub mod value {
     /// Number of indices.
     pub const COUNT: usize = 9;
 }
+
+/// Indices into the constant global `ARGS`: numbers of arguments (the return value of a function
+/// follows its last argument in an fexit context) and positions of arguments.
+pub mod arg {
+    /// Number of arguments of `kvm_mmu_page_fault`.
+    pub const N_FAULT: usize = 0;
+    /// Number of arguments of `kvm_tdp_page_fault`.
+    pub const N_TDP_FAULT: usize = 1;
+    /// Position of `struct kvm_page_fault *` in `kvm_tdp_page_fault`; before 5.16 there is none.
+    pub const TDP_FAULT: usize = 2;
+    /// Number of arguments of KVM's unmap function.
+    pub const N_UNMAP: usize = 3;
+    /// Number of arguments of KVM's `change_pte` handler.
+    pub const N_SET_SPTE: usize = 4;
+    /// Number of arguments of `write_protect_page`.
+    pub const N_WRITE_PROTECT: usize = 5;
+    /// Number of arguments of `try_to_merge_one_page`.
+    pub const N_MERGE: usize = 6;
+    /// Number of arguments of `__mmu_notifier_invalidate_range_start`.
+    pub const N_RANGE_START: usize = 7;
+    /// Number of arguments of `get_task_mm`.
+    pub const N_GET_TASK_MM: usize = 8;
+    /// Number of indices.
+    pub const COUNT: usize = 9;
+}
+
+/// Indices into the constant global `FUNCTIONS`: addresses of the functions whose caller an fentry
+/// program looks for on the stack, 0 where unknown.
+pub mod function {
+    /// `__mmu_notifier_invalidate_range_start`.
+    pub const RANGE_START: usize = 0;
+    /// `__mmu_notifier_change_pte`.
+    pub const CHANGE_PTE: usize = 1;
+    /// Number of indices.
+    pub const COUNT: usize = 2;
+}
+
+/// Operations of the program `driver`, which runs the probes' bodies without their hooks: its
+/// arguments are the operation, then the plain values that the hook would have read.
+pub mod driver_op {
+    /// `mm, start, end, event | blockable << 8, caller`.
+    pub const RANGE_START: u64 = 1;
+    /// `mm, start`.
+    pub const RANGE_END: u64 = 2;
+    /// `mm, addr, pte, caller`.
+    pub const CHANGE_PTE: u64 = 3;
+    /// `handled, changed`: KVM's notifier and handler inside the call.
+    pub const SET_SPTE: u64 = 4;
+    /// `zapped`: KVM's unmap inside the bracket.
+    pub const UNMAP: u64 = 5;
+    /// KVM's TLB flush.
+    pub const FLUSH: u64 = 6;
+    /// `mm, gpa, error_code`.
+    pub const FAULT: u64 = 7;
+    /// `result, hva`: the result code, then the end of the fault.
+    pub const FAULT_END: u64 = 8;
+    /// `scope, 1 enter | 0 leave, return value`.
+    pub const SCOPE: u64 = 9;
+    /// `mm, kvm, tgid`.
+    pub const VM_START: u64 = 10;
+    /// `mm, kvm`.
+    pub const VM_END: u64 = 11;
+}

@@ -1,5 +1,7 @@
 //! Build, lab and check tasks: `cargo xtask <task>`.
 
+mod ebpf;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -12,13 +14,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Nothing yet.
-    Nothing,
+    /// Build the BPF object, or check the committed one
+    Ebpf(ebpf::Args),
 }
 
 fn main() -> Result<()> {
-    let cli = Cli::parse();
-    match cli.task {
-        Task::Nothing => Ok(()),
+    match Cli::parse().task {
+        Task::Ebpf(args) => ebpf::run(&args),
     }
 }

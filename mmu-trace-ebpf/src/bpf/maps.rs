@@ -1,0 +1,151 @@
+//! Every map: key, value, who writes and reads it, how large it is, and what happens when it is full.
+//!
+//! Counters are per CPU and still added to atomically: a probe may be preempted by another task's
+//! probe on the same CPU.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
+};
+use mmu_trace_ebpf::{
+    abi::{
+        BulkZaps, CallerRange, Event, InvalidationKey, InvalidationStats, N_CALLERS, N_GAPS, PageKey,
+        PageRecord, VmHistograms, VmSlot, VmStats,
+    },
+    kind::Gap,
+    task::TaskState,
+};
+
+/// Thread id to what it is doing. Written and read by probes; removed when the task exits.
+/// Preallocated. Full: the task's brackets and faults are not followed, `Gap::TasksFull`.
+#[map]
+pub(super) static TASKS: HashMap<u32, TaskState> = HashMap::with_max_entries(16_384, 0);
+
+/// One idle task, never written: the initial value of `TASKS`, too large for the stack.
+#[map]
+pub(super) static IDLE_TASK: Array<TaskState> = Array::with_max_entries(1, 0);
+
+/// Who zapped a page last. Written at the end of a bracket, removed by the refault. Full: the least
+/// recently used record goes, which userspace sees as created - removed - live.
+#[map]
+pub(super) static PAGES: LruHashMap<PageKey, PageRecord> = LruHashMap::with_max_entries(131_072, 0);
+
+/// VM slot to the newest large zapped ranges; as large as `VM_SLOTS`. The oldest range goes.
+#[map]
+pub(super) static BULK_ZAPS: Array<BulkZaps> = Array::with_max_entries(256, 0);
+
+/// Address space to VM slot. Written by probes at registration; removed by userspace when it frees
+/// the slot. As large as `VM_SLOTS`.
+#[map]
+pub(super) static VMS: HashMap<u64, u32> = HashMap::with_max_entries(256, 0);
+
+/// VM slot to who holds it; slot 0 is `UNATTRIBUTED` and never held. Sized by userspace.
+#[map]
+pub(super) static VM_SLOTS: Array<VmSlot> = Array::with_max_entries(256, 0);
+
+/// Free slots, filled by userspace. Empty: the VM is counted as unattributed, `Gap::VmsFull`.
+#[map]
+pub(super) static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(256, 0);
+
+/// VM slot to counters. Read by userspace at scrape.
+#[map]
+pub(super) static VM_STATS: PerCpuArray<VmStats> = PerCpuArray::with_max_entries(256, 0);
+
+/// VM slot to histograms, or slot 0 alone for the host.
+#[map]
+pub(super) static VM_HISTS: PerCpuArray<VmHistograms> = PerCpuArray::with_max_entries(256, 0);
+
+/// The invalidation table. Full: `Gap::InvalidationsFull`.
+#[map]
+pub(super) static INVALIDATIONS: PerCpuHashMap<InvalidationKey, InvalidationStats> =
+    PerCpuHashMap::with_max_entries(8_192, 0);
+
+/// `Gap` to count.
+#[map]
+pub(super) static GAPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(N_GAPS, 0);
+
+/// The table of known callers, written once by userspace. Not a constant: the verifier would walk
+/// the rest of the program once for each entry's cause.
+#[map]
+pub(super) static CALLERS: Array<[CallerRange; N_CALLERS]> = Array::with_max_entries(1, 0);
+
+/// The event stream; sized by userspace. Full: `Gap::LostEvent`.
+#[map]
+pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Adds to a counter in a map value.
+#[inline(always)]
+pub(super) fn add(counter: &mut u64, n: u64) {
+    // SAFETY: a `&mut u64` is valid and aligned. (`AtomicU64` has no `fetch_add` on this target,
+    // which lacks compare-and-swap; the instruction itself exists since the first BPF.)
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, n) };
+}
+
+/// Counts a gap.
+#[inline(always)]
+pub(super) fn count(gap: Gap) {
+    if let Some(counter) = GAPS.get_ptr_mut(gap as u32) {
+        // SAFETY: the map holds aligned counters.
+        add(unsafe { &mut *counter }, 1);
+    }
+}
+
+/// The counters of a slot.
+#[inline(always)]
+pub(super) fn stats(slot: u32) -> Option<&'static mut VmStats> {
+    // SAFETY: values are aligned, and every field is only added to atomically.
+    VM_STATS.get_ptr_mut(slot).map(|stats| unsafe { &mut *stats })
+}
+
+/// The state of a task, if it has one.
+#[inline(always)]
+pub(super) fn task(tid: u32) -> Option<&'static mut TaskState> {
+    // SAFETY: only probes running in this very task touch its state.
+    TASKS.get_ptr_mut(tid).map(|task| unsafe { &mut *task })
+}
+
+/// The state of a task, created if need be.
+#[inline(always)]
+pub(super) fn task_or_new(tid: u32) -> Option<&'static mut TaskState> {
+    if let Some(task) = task(tid) {
+        return Some(task);
+    }
+    let idle = IDLE_TASK.get(0)?;
+    if TASKS.insert(tid, idle, 0).is_err() {
+        count(Gap::TasksFull);
+        return None;
+    }
+    task(tid)
+}
+
+/// The record of a page, if it has one.
+#[inline(always)]
+pub(super) fn page(key: &PageKey) -> Option<&'static mut PageRecord> {
+    // SAFETY: records are plain values; a race between CPUs costs at most one record.
+    PAGES.get_ptr_mut(key).map(|page| unsafe { &mut *page })
+}
+
+/// Creates or overwrites the record of a page.
+#[inline(always)]
+pub(super) fn put_page(key: &PageKey, record: &PageRecord) {
+    if let Some(page) = page(key) {
+        *page = *record;
+    } else if PAGES.insert(key, record, 0).is_ok() {
+        count(Gap::PageCreated);
+    } else {
+        count(Gap::PagesFull);
+    }
+}
+
+/// Removes the record of a page.
+#[inline(always)]
+pub(super) fn drop_page(key: &PageKey) {
+    if PAGES.remove(key).is_ok() {
+        count(Gap::PageRemoved);
+    }
+}
+
+/// Size check of what the ring holds.
+const _: () = assert!(size_of::<Event>() == 64);

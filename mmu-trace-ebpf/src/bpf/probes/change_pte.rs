@@ -1,0 +1,153 @@
+//! The callback itself: `__mmu_notifier_change_pte` and KVM's side of it. All absent from 6.10 on.
+//!
+//! ```c
+//! void __mmu_notifier_change_pte(struct mm_struct *mm, unsigned long address, pte_t pte);
+//! static void kvm_mmu_notifier_change_pte(struct mmu_notifier *mn, struct mm_struct *mm,
+//!                                         unsigned long address, pte_t pte);
+//! int  kvm_set_spte_hva(struct kvm *kvm, unsigned long hva, pte_t pte);      // 5.10
+//! bool kvm_set_spte_gfn(struct kvm *kvm, struct kvm_gfn_range *range);       // 5.13 to 6.9
+//! ```
+//! A call is classified at the end of its bracket (see `mmu_trace_ebpf::task`). Its duration needs
+//! a return: fexit on the first function, or a return probe on the second, whose caller nobody reads.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use mmu_trace_ebpf::{
+    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function},
+    decide::{self, bracket_flags, call_flags},
+    kind::{Gap, Initiator, Outcome},
+    task::{ChangePte, TaskState},
+};
+
+use super::{
+    super::{
+        call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
+        maps::{self, add, count},
+        read, stream, vm,
+    },
+    invalidate,
+};
+
+caller_hook!(fe_change_pte, kp_change_pte, function::CHANGE_PTE, entry_probe);
+exit_hook!(fx_change_pte, kr_change_pte, arg::N_UNMAP, returned);
+entry_hook!(fe_kvm_cp, kp_kvm_cp, subscriber_probe);
+entry_hook!(fe_set_spte, kp_set_spte, handler_probe);
+exit_hook!(fx_set_spte, kr_set_spte, arg::N_SET_SPTE, handler_returned);
+
+/// `_PAGE_RW` of an x86 PTE.
+const PTE_WRITE: u64 = 1 << 1;
+
+fn entry_probe(call: &Entry) -> Option<()> {
+    open(call.args[0], call.args[1], call.args[2], call.caller)
+}
+
+fn returned(_: &Exit) -> Option<()> {
+    let task = maps::task(read::current_ids().0)?;
+    if task.call.flags & call_flags::ACTIVE != 0 {
+        // SAFETY: no preconditions.
+        task.call.ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(task.call.t0_ns);
+    }
+    Some(())
+}
+
+fn subscriber_probe(_: &Entry) -> Option<()> {
+    mark(call_flags::SUBSCRIBER)
+}
+
+fn handler_probe(_: &Entry) -> Option<()> {
+    mark(call_flags::SUBSCRIBER | call_flags::HANDLED)
+}
+
+fn handler_returned(call: &Exit) -> Option<()> {
+    if call.truth() { mark(call_flags::CHANGED) } else { None }
+}
+
+/// Marks the current task's open call.
+#[inline(always)]
+pub(super) fn mark(flags: u8) -> Option<()> {
+    let task = maps::task(read::current_ids().0)?;
+    if task.call.flags & call_flags::ACTIVE != 0 {
+        task.call.flags |= flags;
+    }
+    Some(())
+}
+
+/// A `change_pte` call begins.
+#[inline(always)]
+pub(super) fn open(mm: u64, addr: u64, pte: u64, caller: u64) -> Option<()> {
+    let (tid, _) = read::current_ids();
+    let task = maps::task_or_new(tid)?;
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    close(task, tid, now);
+    let bracket = task.find(|b| b.mm == mm && b.start <= addr && addr < b.end);
+    let index = bracket.unwrap_or(0);
+    let enclosing = &mut task.brackets[index & 3];
+    let initiator = if bracket.is_some() { enclosing.initiator } else { Initiator::Vmm as u8 };
+    let writable = pte & PTE_WRITE != 0;
+    let cause = invalidate::cause(caller, task.scopes, initiator, 0);
+    if bracket.is_none() {
+        return unbracketed(mm, cause);
+    }
+    enclosing.flags |=
+        if writable { bracket_flags::CHANGED_WRITABLE } else { bracket_flags::CHANGED_READ_ONLY };
+    let flags = call_flags::ACTIVE | call_flags::OBSERVED | if writable { call_flags::WRITABLE } else { 0 };
+    task.call = ChangePte {
+        addr,
+        pte,
+        t0_ns: now,
+        ns: u64::MAX,
+        caller,
+        cause,
+        flags,
+        bracket: index as u8,
+        pad: [0; 5],
+    };
+    Some(())
+}
+
+#[inline(always)]
+fn unbracketed(mm: u64, cause: u8) -> Option<()> {
+    count(Gap::Unbracketed);
+    count_call(maps::stats(vm::slot_of(mm))?, cause, Outcome::Unbracketed as u8)
+}
+
+#[inline(always)]
+fn count_call(stats: &mut VmStats, cause: u8, outcome: u8) -> Option<()> {
+    add(stats.change_pte.get_mut(cause as usize)?.get_mut(outcome as usize)?, 1);
+    Some(())
+}
+
+/// Classifies the task's open call, if there is one.
+#[inline(always)]
+pub(super) fn close(task: &mut TaskState, tid: u32, now: u64) -> Option<()> {
+    let call = task.call;
+    if call.flags & call_flags::ACTIVE == 0 {
+        return None;
+    }
+    task.call.flags = 0;
+    let bracket = &task.brackets[call.bracket as usize & 3];
+    let page = maps::page(&PageKey { mm: bracket.mm, page: call.addr >> 12 });
+    let outcome = decide::outcome(call.cause, call.flags, bracket.flags, page.as_deref());
+    let stats = maps::stats(bracket.slot).or_else(|| maps::stats(UNATTRIBUTED))?;
+    if call.ns != u64::MAX {
+        add(&mut stats.change_pte_timed, 1);
+        add(&mut stats.change_pte_ns, call.ns);
+    }
+    count_call(stats, call.cause, outcome);
+    stream::emit(&Event {
+        ts_ns: now,
+        kind: event_kind::CHANGE_PTE,
+        cause: call.cause,
+        initiator: bracket.initiator,
+        detail: outcome,
+        flags: 0,
+        tid,
+        slot: bracket.slot,
+        addr: call.addr,
+        value: call.pte,
+        caller: call.caller,
+        duration_ns: call.ns,
+        delay_ns: 0,
+    });
+    Some(())
+}

@@ -1,0 +1,50 @@
+//! Runs the probes' bodies without their hooks, for `BPF_PROG_TEST_RUN`: tests and benchmarks of the
+//! in-kernel logic on a machine that has neither KVM nor kprobes. Never attached.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use mmu_trace_ebpf::{abi::driver_op, decide::call_flags};
+
+use super::{super::vm, change_pte, invalidate, invalidate::Range, ksm, kvm_mmu, page_fault};
+
+#[raw_tracepoint(tracepoint = "sys_enter")]
+fn driver(ctx: RawTracePointContext) -> i32 {
+    let arg = |n: usize| ctx.arg::<u64>(n);
+    let done = match arg(0) {
+        driver_op::RANGE_START => invalidate::begin(&Range {
+            mm: arg(1),
+            start: arg(2),
+            end: arg(3),
+            event: arg(4) as u32 & 0xff,
+            blockable: arg(4) & 0x100 != 0,
+            caller: arg(5),
+        }),
+        driver_op::RANGE_END => invalidate::finish(arg(1), arg(2)),
+        driver_op::CHANGE_PTE => change_pte::open(arg(1), arg(2), arg(3), arg(4)),
+        driver_op::SET_SPTE => {
+            let handled = if arg(1) != 0 { call_flags::HANDLED } else { 0 };
+            let changed = if arg(2) != 0 { call_flags::CHANGED } else { 0 };
+            change_pte::mark(call_flags::SUBSCRIBER | handled | changed)
+        }
+        driver_op::UNMAP => kvm_mmu::unmapped(arg(1) != 0),
+        driver_op::FLUSH => kvm_mmu::flushed(),
+        driver_op::FAULT => page_fault::begin(arg(1), vm::slot_of(arg(1)), arg(2), arg(3)),
+        driver_op::FAULT_END => {
+            if let Some(task) = page_fault::faulting_task() {
+                page_fault::resolved(task, page_fault::result(arg(1) as i32), arg(2));
+            }
+            page_fault::finish()
+        }
+        driver_op::SCOPE if arg(2) != 0 => ksm::enter(arg(1) as u32),
+        driver_op::SCOPE => ksm::leave(arg(1) as u32, arg(3) as i32),
+        driver_op::VM_START => {
+            vm::start(arg(1), arg(2), arg(3) as u32);
+            Some(())
+        }
+        driver_op::VM_END => {
+            vm::end(arg(1), arg(2));
+            Some(())
+        }
+        _ => None,
+    };
+    done.is_some() as i32
+}

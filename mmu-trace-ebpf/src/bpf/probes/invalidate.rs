@@ -1,0 +1,282 @@
+//! Brackets: `__mmu_notifier_invalidate_range_start` and `_end`.
+//!
+//! ```c
+//! int  __mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range);
+//! void __mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range, bool only_end); // to 6.5
+//! void __mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range);                // 6.6
+//! ```
+//! (`mm/mmu_notifier.c`.) Up to 6.5 the range names its `vma` first and its `mm` second; BTF knows.
+//! There is no return probe on the start function, whose caller is read: a bracket whose
+//! non-blocking start failed is told by `TaskState::push`, and by fexit where that works.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use mmu_trace_ebpf::{
+    abi::{
+        BulkRange, Event, InvalidationKey, InvalidationStats, N_BULK, PageKey, arg, event_flags, event_kind,
+        function, offset, value,
+    },
+    decide::{self, bracket_flags},
+    kind::{Cause, Gap},
+    task::{Bracket, Push, TaskState},
+};
+
+use super::{
+    super::{
+        call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
+        config,
+        maps::{self, BULK_ZAPS, CALLERS, INVALIDATIONS, add, count},
+        read, stream, vm,
+    },
+    change_pte,
+};
+
+caller_hook!(fe_range_start, kp_range_start, function::RANGE_START, start_probe);
+exit_hook!(fx_range_start, kr_range_start, arg::N_RANGE_START, start_failed);
+entry_hook!(fe_range_end, kp_range_end, end_probe);
+
+/// What a probe reads from `struct mmu_notifier_range`.
+#[derive(Clone, Copy)]
+pub(super) struct Range {
+    pub mm: u64,
+    pub start: u64,
+    pub end: u64,
+    pub event: u32,
+    pub blockable: bool,
+    pub caller: u64,
+}
+
+fn start_probe(call: &Entry) -> Option<()> {
+    let range = call.args[0];
+    begin(&Range {
+        mm: read::member(range, offset::RANGE_MM)?,
+        start: read::member(range, offset::RANGE_START)?,
+        end: read::member(range, offset::RANGE_END)?,
+        event: read::member(range, offset::RANGE_EVENT)?,
+        blockable: read::member::<u32>(range, offset::RANGE_FLAGS)? & 1 != 0,
+        caller: call.caller,
+    })
+}
+
+fn end_probe(call: &Entry) -> Option<()> {
+    let range = call.args[0];
+    finish(read::member(range, offset::RANGE_MM)?, read::member(range, offset::RANGE_START)?)
+}
+
+/// A start that failed has no end: its bracket goes.
+fn start_failed(call: &Exit) -> Option<()> {
+    if call.int() == 0 {
+        return None;
+    }
+    let task = maps::task(read::current_ids().0)?;
+    if task.overflow > 0 {
+        task.overflow -= 1;
+    } else if task.depth > 0 {
+        task.depth -= 1;
+    }
+    count(Gap::AbandonedBracket);
+    Some(())
+}
+
+/// Opens a bracket.
+#[inline(always)]
+pub(super) fn begin(range: &Range) -> Option<()> {
+    let (tid, _) = read::current_ids();
+    let task = maps::task_or_new(tid)?;
+    let initiator = initiator(range.mm, task.scopes);
+    let bracket = Bracket {
+        mm: range.mm,
+        start: range.start,
+        end: range.end,
+        // SAFETY: no preconditions.
+        t0_ns: unsafe { bpf_ktime_get_ns() },
+        caller: range.caller,
+        slot: vm::slot_of(range.mm),
+        cause: cause(range.caller, task.scopes, initiator, range.event),
+        initiator,
+        event: range.event as u8,
+        flags: bracket_start_flags(task, range),
+    };
+    match task.push(bracket) {
+        Push::Stored => {}
+        Push::ReplacedAbandoned => count(Gap::AbandonedBracket),
+        Push::TooDeep => count(Gap::NestedTooDeep),
+    }
+    Some(())
+}
+
+/// Closes the innermost bracket of `mm` that begins at `start`.
+///
+/// Runs at the entry of `invalidate_range_end`, before KVM lets a vCPU map the page again: the
+/// page's record is in place when its refault comes.
+#[inline(always)]
+pub(super) fn finish(mm: u64, start: u64) -> Option<()> {
+    let (tid, _) = read::current_ids();
+    let Some(task) = maps::task(tid) else {
+        count(Gap::OrphanBracket);
+        return None;
+    };
+    let Some(index) = task.find(|b| b.mm == mm && b.start == start) else {
+        orphan(task);
+        return None;
+    };
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    change_pte::close(task, tid, now);
+    let bracket = task.brackets[index & 3];
+    if task.depth as usize != index + 1 {
+        count(Gap::OrphanBracket);
+    }
+    task.depth = index as u32;
+    task.note_ksm(&bracket);
+    note_pages(&bracket, now);
+    note_totals(&bracket);
+    note_invalidation(&bracket, now);
+    emit(&bracket, tid, now);
+    Some(())
+}
+
+/// An end whose start is not stored.
+#[inline(always)]
+fn orphan(task: &mut TaskState) {
+    if task.overflow > 0 {
+        task.overflow -= 1;
+    } else {
+        count(Gap::OrphanBracket);
+    }
+}
+
+/// Who runs the operation on `mm`.
+#[inline(always)]
+fn initiator(mm: u64, scopes: u32) -> u8 {
+    let current_mm = read::current_mm().unwrap_or(mm);
+    let comm = if current_mm == 0 { read::current_comm() } else { 0 };
+    decide::initiator(current_mm, mm, scopes, comm)
+}
+
+/// Why: the caller's cause, refined.
+#[inline(always)]
+pub(super) fn cause(caller: u64, scopes: u32, initiator: u8, event: u32) -> u8 {
+    if caller == 0 {
+        count(Gap::UnknownCaller);
+    }
+    let by_caller = match CALLERS.get(0) {
+        Some(table) => decide::caller_cause(caller, table),
+        None => Cause::Other as u8,
+    };
+    decide::refine(by_caller, scopes, initiator, event == config::value(value::EVENT_MIGRATE))
+}
+
+#[inline(always)]
+fn bracket_start_flags(task: &mut TaskState, range: &Range) -> u8 {
+    let nonblock = if range.blockable { 0 } else { bracket_flags::NONBLOCK };
+    let ksm_page = if task.cow_of_ksm != 0 { bracket_flags::KSM_PAGE } else { 0 };
+    task.cow_of_ksm = 0;
+    nonblock | ksm_page
+}
+
+/// Remembers who zapped what.
+#[inline(always)]
+fn note_pages(bracket: &Bracket, now: u64) {
+    let zapped = bracket_flags::zapped(bracket.flags);
+    if bracket.end.wrapping_sub(bracket.start) > 4096 {
+        if zapped {
+            note_bulk(bracket, now);
+        }
+        return;
+    }
+    let key = PageKey { mm: bracket.mm, page: bracket.start >> 12 };
+    if zapped {
+        maps::put_page(&key, &decide::zapped_page(bracket.cause, bracket.flags, now));
+    } else if let Some(page) = maps::page(&key) {
+        decide::touch_page(page, bracket.cause, bracket.flags);
+    }
+}
+
+#[inline(always)]
+fn note_bulk(bracket: &Bracket, now: u64) {
+    let Some(bulk) = BULK_ZAPS.get_ptr_mut(bracket.slot) else { return };
+    // SAFETY: plain values; two tasks writing at once cost at most one range.
+    let bulk = unsafe { &mut *bulk };
+    let index = bulk.n as usize & (N_BULK - 1);
+    bulk.ranges[index] =
+        BulkRange { start: bracket.start, end: bracket.end, zap_ns: now, cause: bracket.cause as u64 };
+    bulk.n += 1;
+}
+
+/// Counts what a bracket alone decides.
+#[inline(always)]
+fn note_totals(bracket: &Bracket) {
+    let implies = decide::implies_change_pte(bracket.cause);
+    if !implies {
+        return;
+    }
+    let Some(stats) = maps::stats(bracket.slot) else { return };
+    if let Some(would_be) = stats.would_be.get_mut(bracket.cause as usize) {
+        add(would_be, 1);
+    }
+    if bracket.cause == Cause::KsmUnmerge as u8 {
+        add(&mut stats.ksm_unmerges, 1);
+    } else if bracket.flags & bracket_flags::KSM_PAGE != 0 {
+        add(&mut stats.ksm_cow_breaks, 1);
+    }
+}
+
+/// Adds to the row of the invalidation table.
+#[inline(always)]
+fn note_invalidation(bracket: &Bracket, now: u64) {
+    let key = InvalidationKey {
+        slot: bracket.slot,
+        cause: bracket.cause,
+        initiator: bracket.initiator,
+        event: bracket.event,
+        pad: 0,
+    };
+    let Some(row) = invalidation_row(&key) else {
+        count(Gap::InvalidationsFull);
+        return;
+    };
+    add(&mut row.ranges, 1);
+    add(&mut row.pages, bracket.end.wrapping_sub(bracket.start).wrapping_add(4095) >> 12);
+    if bracket_flags::zapped(bracket.flags) {
+        add(&mut row.zapped, 1);
+    }
+    add(&mut row.ns, now.wrapping_sub(bracket.t0_ns));
+    row.caller = bracket.caller;
+}
+
+#[inline(always)]
+fn invalidation_row(key: &InvalidationKey) -> Option<&'static mut InvalidationStats> {
+    const EMPTY: InvalidationStats = InvalidationStats { ranges: 0, pages: 0, zapped: 0, ns: 0, caller: 0 };
+    // BPF_NOEXIST: another CPU's row must not be overwritten.
+    const NO_EXIST: u64 = 1;
+    let row = match INVALIDATIONS.get_ptr_mut(key) {
+        Some(row) => row,
+        None => {
+            let _ = INVALIDATIONS.insert(key, &EMPTY, NO_EXIST);
+            INVALIDATIONS.get_ptr_mut(key)?
+        }
+    };
+    // SAFETY: aligned values, only added to atomically (`caller` is any recent one).
+    Some(unsafe { &mut *row })
+}
+
+#[inline(always)]
+fn emit(bracket: &Bracket, tid: u32, now: u64) {
+    let hit = if bracket.flags & bracket_flags::HIT != 0 { event_flags::HIT } else { 0 };
+    let zapped = if bracket_flags::zapped(bracket.flags) { event_flags::ZAPPED } else { 0 };
+    stream::emit(&Event {
+        ts_ns: now,
+        kind: event_kind::INVALIDATION,
+        cause: bracket.cause,
+        initiator: bracket.initiator,
+        detail: bracket.event,
+        flags: hit | zapped,
+        tid,
+        slot: bracket.slot,
+        addr: bracket.start,
+        value: bracket.end.wrapping_sub(bracket.start),
+        caller: bracket.caller,
+        duration_ns: now.wrapping_sub(bracket.t0_ns),
+        delay_ns: 0,
+    });
+}

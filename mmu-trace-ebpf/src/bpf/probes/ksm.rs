@@ -1,0 +1,163 @@
+//! KSM's steps, and NUMA balancing's scan: scopes a task is inside of, and how they ended.
+//!
+//! ```c
+//! static int write_protect_page(struct vm_area_struct *vma, struct page *page, pte_t *orig_pte); // folio: 6.10
+//! static int try_to_merge_one_page(struct vm_area_struct *vma, struct page *page, struct page *kpage);
+//! static int break_ksm(struct vm_area_struct *vma, unsigned long addr, ...);
+//! unsigned long change_prot_numa(struct vm_area_struct *vma, unsigned long addr, unsigned long end);
+//! ```
+//! (`mm/ksm.c`, `mm/mempolicy.c`.) Compilers rename them (`.isra.0`, `.constprop.0`); userspace
+//! attaches to the renamed ones. Only scopes and return values are used, no arguments.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use mmu_trace_ebpf::{
+    abi::{Event, PageKey, arg, event_kind},
+    decide::{pte_state, scope},
+    kind::{Cause, Gap, Initiator},
+    task::{KsmOp, TaskState},
+};
+
+use super::super::{
+    call::{Entry, Exit, entry_hook, exit_hook},
+    maps::{self, add, count},
+    read, stream,
+};
+
+entry_hook!(fe_ksm_wp, kp_ksm_wp, write_protect_probe);
+exit_hook!(fx_ksm_wp, kr_ksm_wp, arg::N_WRITE_PROTECT, write_protect_returned);
+entry_hook!(fe_ksm_merge, kp_ksm_merge, merge_probe);
+exit_hook!(fx_ksm_merge, kr_ksm_merge, arg::N_MERGE, merge_returned);
+entry_hook!(fe_ksm_break, kp_ksm_break, break_probe);
+exit_hook!(fx_ksm_break, kr_ksm_break, arg::N_MERGE, break_returned);
+entry_hook!(fe_numa, kp_numa, numa_probe);
+exit_hook!(fx_numa, kr_numa, arg::N_MERGE, numa_returned);
+
+fn write_protect_probe(_: &Entry) -> Option<()> {
+    enter(scope::KSM_WRITE_PROTECT)
+}
+
+fn write_protect_returned(call: &Exit) -> Option<()> {
+    leave(scope::KSM_WRITE_PROTECT, call.int())
+}
+
+fn merge_probe(_: &Entry) -> Option<()> {
+    enter(scope::KSM_MERGE)
+}
+
+fn merge_returned(call: &Exit) -> Option<()> {
+    leave(scope::KSM_MERGE, call.int())
+}
+
+fn break_probe(_: &Entry) -> Option<()> {
+    enter(scope::KSM_BREAK)
+}
+
+fn break_returned(call: &Exit) -> Option<()> {
+    leave(scope::KSM_BREAK, call.int())
+}
+
+fn numa_probe(_: &Entry) -> Option<()> {
+    enter(scope::NUMA)
+}
+
+fn numa_returned(call: &Exit) -> Option<()> {
+    leave(scope::NUMA, call.int())
+}
+
+/// The current task enters a scope.
+#[inline(always)]
+pub(super) fn enter(scope: u32) -> Option<()> {
+    let task = maps::task_or_new(read::current_ids().0)?;
+    if task.scopes & scope != 0 {
+        count(Gap::MissedKsmReturn);
+    }
+    task.scopes |= scope;
+    if scope == scope::KSM_WRITE_PROTECT {
+        task.ksm.write_protect = 0;
+    } else if scope == scope::KSM_MERGE {
+        task.ksm = KsmOp {
+            mm: 0,
+            addr: 0,
+            slot: 0,
+            write_protect: 0,
+            write_protect_zapped: 0,
+            merge: 0,
+            replace: 0,
+        };
+    }
+    Some(())
+}
+
+/// The current task leaves a scope with the function's return value.
+#[inline(always)]
+pub(super) fn leave(scope: u32, ret: i32) -> Option<()> {
+    let task = maps::task(read::current_ids().0)?;
+    if task.scopes & scope == 0 {
+        return None;
+    }
+    task.scopes &= !scope;
+    if scope == scope::KSM_WRITE_PROTECT {
+        write_protected(task, ret)
+    } else if scope == scope::KSM_MERGE {
+        merged(task, ret)
+    } else {
+        Some(())
+    }
+}
+
+/// `write_protect_page` ended: 0, or it gave up after tearing the mapping down.
+#[inline(always)]
+fn write_protected(task: &mut TaskState, ret: i32) -> Option<()> {
+    if task.ksm.write_protect == 0 {
+        return None;
+    }
+    let stats = maps::stats(task.ksm.slot)?;
+    if ret == 0 {
+        add(&mut stats.would_be[Cause::KsmWriteProtect as usize], 1);
+        return Some(());
+    }
+    add(&mut stats.ksm_failed_attempts, 1);
+    if task.ksm.write_protect_zapped != 0 {
+        // The PTE stayed as it was.
+        let page = maps::page(&PageKey { mm: task.ksm.mm, page: task.ksm.addr >> 12 })?;
+        page.pte = pte_state::UNCHANGED;
+    }
+    Some(())
+}
+
+/// `try_to_merge_one_page` ended.
+#[inline(always)]
+fn merged(task: &mut TaskState, ret: i32) -> Option<()> {
+    if task.ksm.merge == 0 {
+        return None;
+    }
+    let stats = maps::stats(task.ksm.slot)?;
+    if ret == 0 {
+        add(&mut stats.ksm_merges, 1);
+        if task.ksm.replace != 0 {
+            add(&mut stats.would_be[Cause::KsmReplace as usize], 1);
+        }
+    }
+    emit(&task.ksm, ret);
+    Some(())
+}
+
+#[inline(always)]
+fn emit(ksm: &KsmOp, ret: i32) {
+    stream::emit(&Event {
+        // SAFETY: no preconditions.
+        ts_ns: unsafe { bpf_ktime_get_ns() },
+        kind: event_kind::KSM_MERGE,
+        cause: Cause::KsmReplace as u8,
+        initiator: Initiator::Ksmd as u8,
+        detail: (ret == 0) as u8,
+        flags: 0,
+        tid: read::current_ids().0,
+        slot: ksm.slot,
+        addr: ksm.addr,
+        value: 0,
+        caller: 0,
+        duration_ns: u64::MAX,
+        delay_ns: 0,
+    });
+}

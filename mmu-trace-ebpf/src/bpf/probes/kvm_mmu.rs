@@ -1,0 +1,61 @@
+//! KVM inside a bracket: its unmap and its TLB flush.
+//!
+//! ```c
+//! int  kvm_unmap_hva_range(struct kvm *kvm, unsigned long start, unsigned long end, unsigned flags); // 5.10
+//! bool kvm_unmap_gfn_range(struct kvm *kvm, struct kvm_gfn_range *range);                            // 5.13
+//! void kvm_flush_remote_tlbs(struct kvm *kvm);
+//! ```
+//! The unmap's return says whether it zapped; on some paths it lies (5.10's TDP half, yielding
+//! walks), where the flush still tells. From 6.8 on the unmap also runs outside of notifiers: it
+//! counts only inside a bracket of the same task.
+
+use mmu_trace_ebpf::{
+    abi::{UNATTRIBUTED, arg, offset},
+    decide::bracket_flags,
+};
+
+use super::super::{
+    call::{Entry, Exit, entry_hook, exit_hook},
+    maps, read, vm,
+};
+
+entry_hook!(fe_unmap, kp_unmap, unmap_probe);
+exit_hook!(fx_unmap, kr_unmap, arg::N_UNMAP, unmap_returned);
+entry_hook!(fe_flush, kp_flush, flush_probe);
+
+fn unmap_probe(call: &Entry) -> Option<()> {
+    let task = maps::task(read::current_ids().0)?;
+    let top = task.top()?;
+    top.flags |= bracket_flags::HIT;
+    if top.slot == UNATTRIBUTED {
+        let kvm = call.args[0];
+        let mm: u64 = read::member(kvm, offset::KVM_MM)?;
+        if mm == top.mm {
+            top.slot = vm::slot_or_register(mm, kvm);
+        }
+    }
+    Some(())
+}
+
+fn unmap_returned(call: &Exit) -> Option<()> {
+    unmapped(call.truth())
+}
+
+fn flush_probe(_: &Entry) -> Option<()> {
+    flushed()
+}
+
+/// KVM's unmap ended in the current task's innermost bracket.
+#[inline(always)]
+pub(super) fn unmapped(zapped: bool) -> Option<()> {
+    let top = maps::task(read::current_ids().0)?.top()?;
+    top.flags |= bracket_flags::HIT | if zapped { bracket_flags::ZAPPED } else { 0 };
+    Some(())
+}
+
+/// KVM flushed TLBs, perhaps inside a bracket.
+#[inline(always)]
+pub(super) fn flushed() -> Option<()> {
+    maps::task(read::current_ids().0)?.mark_flush();
+    Some(())
+}

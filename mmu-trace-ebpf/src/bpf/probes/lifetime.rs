@@ -1,0 +1,56 @@
+//! Beginning and end of VMs and tasks.
+//!
+//! ```c
+//! int  kvm_arch_init_vm(struct kvm *kvm, unsigned long type); // kvm->mm is set, kvm_create_vm is inlined
+//! static void kvm_destroy_vm(struct kvm *kvm);
+//! struct mm_struct *get_task_mm(struct task_struct *task);
+//! ```
+//! VMs that exist already are found by userspace, which reads `/proc/PID/status` of each VMM while
+//! `get_task_mm` is hooked, and for no longer.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use mmu_trace_ebpf::abi::{UNATTRIBUTED, arg, offset, value};
+
+use super::super::{
+    call::{Entry, Exit, entry_hook, exit_hook},
+    config,
+    maps::TASKS,
+    read, vm,
+};
+
+entry_hook!(fe_vm_create, kp_vm_create, create_probe);
+entry_hook!(fe_vm_destroy, kp_vm_destroy, destroy_probe);
+exit_hook!(fx_task_mm, kr_task_mm, arg::N_GET_TASK_MM, task_mm_returned);
+
+/// `sched_process_exit`: the thread id may be used again.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn tp_task_exit(_: RawTracePointContext) -> i32 {
+    let _ = TASKS.remove(read::current_ids().0);
+    0
+}
+
+fn create_probe(call: &Entry) -> Option<()> {
+    let kvm = call.args[0];
+    let mm = read::member(kvm, offset::KVM_MM)?;
+    vm::start(mm, kvm, read::current_ids().1);
+    Some(())
+}
+
+fn destroy_probe(call: &Entry) -> Option<()> {
+    let kvm = call.args[0];
+    vm::end(read::member(kvm, offset::KVM_MM)?, kvm);
+    Some(())
+}
+
+fn task_mm_returned(call: &Exit) -> Option<()> {
+    let tracer = config::value(value::TRACER_TGID);
+    let mm = call.ret;
+    if read::current_ids().1 != tracer || mm == 0 {
+        return None;
+    }
+    let tgid = read::mm_tgid(mm);
+    if tgid != tracer && tgid != 0 && vm::slot_of(mm) == UNATTRIBUTED {
+        vm::register(mm, 0, tgid);
+    }
+    Some(())
+}

@@ -1,0 +1,259 @@
+//! Guest faults.
+//!
+//! ```c
+//! int kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t cr2_or_gpa, u64 error_code, void *insn, int len);
+//! int kvm_tdp_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u32 error_code, bool prefault);  // to 5.15
+//! int kvm_tdp_page_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);              // 5.16
+//! ```
+//! The outer function sees every exit for a page (NPF, EPT violation, MMIO) but returns 1 for fixed
+//! and retry alike; the inner one returns the `RET_PF_*` code, and its `fault` names memslot and gfn.
+//! Shadow paging and nested guests enter neither the inner function nor, so, the refault figures:
+//! they end as `other`. Prefetching calls of the inner function run outside the outer one and do
+//! not count.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use mmu_trace_ebpf::{
+    abi::{
+        BulkZaps, Event, MISSING, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags,
+        event_kind, offset, value,
+    },
+    decide::{self, page_flags, pte_state, scope},
+    histogram::bucket,
+    kind::{FaultResult, Gap, Initiator},
+    task::{Fault, TaskState, fault_flags},
+};
+
+use super::super::{
+    call::{Entry, Exit, entry_hook, exit_hook},
+    config,
+    maps::{self, BULK_ZAPS, VM_HISTS, add, count},
+    read, stream, vm,
+};
+
+entry_hook!(fe_fault, kp_fault, entry_probe);
+exit_hook!(fx_fault, kr_fault, arg::N_FAULT, exit_probe);
+entry_hook!(fe_tdp_fault, kp_tdp_fault, result_entry_probe);
+exit_hook!(fx_tdp_fault, kr_tdp_fault, arg::N_TDP_FAULT, result_probe);
+
+/// Bits of the hardware's error code (`PFERR_*` in `arch/x86/include/asm/kvm_host.h`).
+const PRESENT: u64 = 1;
+const WRITE: u64 = 1 << 1;
+
+fn entry_probe(call: &Entry) -> Option<()> {
+    let kvm = read::member(call.args[0], offset::VCPU_KVM)?;
+    let mm = read::member(kvm, offset::KVM_MM)?;
+    begin(mm, vm::slot_or_register(mm, kvm), call.args[1], call.args[2])
+}
+
+fn exit_probe(_: &Exit) -> Option<()> {
+    finish()
+}
+
+/// A return probe sees no arguments: keep the fault for it. An fexit program needs no such entry.
+fn result_entry_probe(call: &Entry) -> Option<()> {
+    let task = faulting_task()?;
+    task.fault.flags |= fault_flags::RESULT_PENDING;
+    let position = config::arg(arg::TDP_FAULT);
+    task.fault.fault = if position < 5 { call.args[position as usize & 3] } else { 0 };
+    Some(())
+}
+
+fn result_probe(call: &Exit) -> Option<()> {
+    let task = faulting_task()?;
+    task.fault.flags &= !fault_flags::RESULT_PENDING;
+    let position = config::arg(arg::TDP_FAULT);
+    let fault = if position == MISSING { 0 } else { call.arg(position as u64).unwrap_or(task.fault.fault) };
+    resolved(task, result(call.int()), fault_hva(fault).unwrap_or(0))
+}
+
+/// The current task, if it is inside a guest fault.
+#[inline(always)]
+pub(super) fn faulting_task() -> Option<&'static mut TaskState> {
+    let task = maps::task(read::current_ids().0)?;
+    if task.scopes & scope::FAULT != 0 { Some(task) } else { None }
+}
+
+/// The host virtual address that `struct kvm_page_fault` stands for.
+#[inline(always)]
+fn fault_hva(fault: u64) -> Option<u64> {
+    let slot = read::member(fault, offset::FAULT_SLOT)?;
+    let gfn: u64 = read::member(fault, offset::FAULT_GFN)?;
+    let base_gfn: u64 = read::member(slot, offset::MEMSLOT_GFN)?;
+    let base_hva: u64 = read::member(slot, offset::MEMSLOT_HVA)?;
+    Some(base_hva.wrapping_add(gfn.wrapping_sub(base_gfn) << 12))
+}
+
+/// This kernel's `RET_PF_*` as ours.
+#[inline(always)]
+pub(super) fn result(code: i32) -> u8 {
+    let code = code as u32;
+    let result = if code == config::value(value::RET_PF_FIXED) {
+        FaultResult::Fixed
+    } else if code == config::value(value::RET_PF_RETRY) {
+        FaultResult::Retry
+    } else if code == config::value(value::RET_PF_SPURIOUS) {
+        FaultResult::Spurious
+    } else if code == config::value(value::RET_PF_EMULATE) {
+        FaultResult::Emulate
+    } else {
+        FaultResult::Other
+    };
+    result as u8
+}
+
+/// A guest fault begins.
+#[inline(always)]
+pub(super) fn begin(mm: u64, slot: u32, gpa: u64, error_code: u64) -> Option<()> {
+    if let Some(stats) = maps::stats(slot) {
+        add(&mut stats.faults_entered, 1);
+    }
+    let task = maps::task_or_new(read::current_ids().0)?;
+    if task.scopes & scope::FAULT != 0 {
+        count(Gap::MissedFaultReturn);
+    }
+    task.scopes |= scope::FAULT;
+    task.fault = Fault {
+        // SAFETY: no preconditions.
+        t0_ns: unsafe { bpf_ktime_get_ns() },
+        gpa,
+        error_code,
+        fault: 0,
+        hva: 0,
+        mm,
+        delay_ns: 0,
+        slot,
+        result: FaultResult::Other as u8,
+        cause: 0,
+        flags: 0,
+        pad: 0,
+    };
+    Some(())
+}
+
+/// The result of the guest fault is known: was it a refault?
+#[inline(always)]
+pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()> {
+    task.fault.result = result;
+    task.fault.hva = hva;
+    let not_present = task.fault.error_code & PRESENT == 0;
+    if result != FaultResult::Fixed as u8 || !not_present || hva == 0 {
+        return None;
+    }
+    let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
+    let record = take_record(&key, task.fault.slot, hva, task.fault.t0_ns)?;
+    let is_avoidable = decide::is_avoidable(&record, task.fault.error_code & WRITE != 0);
+    task.fault.cause = record.cause;
+    task.fault.delay_ns = task.fault.t0_ns.saturating_sub(record.zap_ns);
+    task.fault.flags |= fault_flags::REFAULT | if is_avoidable { fault_flags::AVOIDABLE } else { 0 };
+    let stats = maps::stats(task.fault.slot)?;
+    let refaults = stats.refaults.get_mut(record.cause as usize)?;
+    add(&mut refaults.n, 1);
+    if is_avoidable {
+        add(&mut refaults.avoidable, 1);
+    }
+    Some(())
+}
+
+/// Takes the pending record of a page that is mapped again: its own, else that of a large range.
+#[inline(always)]
+fn take_record(key: &PageKey, slot: u32, hva: u64, now: u64) -> Option<PageRecord> {
+    let bulk = BULK_ZAPS.get(slot).and_then(|bulk| newest_range(bulk, hva));
+    let own = maps::page(key).copied();
+    let Some(bulk) = bulk else {
+        let own = own?;
+        maps::drop_page(key);
+        return Some(own);
+    };
+    // Inside a large zapped range the record stays as a mark of when the page was mapped again.
+    let mapped = PageRecord { zap_ns: now, cause: 0, flags: 0, pte: pte_state::UNCHANGED, pad: [0; 5] };
+    maps::put_page(key, &mapped);
+    match own {
+        Some(own) if own.zap_ns >= bulk.zap_ns => {
+            if own.flags & page_flags::PENDING != 0 {
+                Some(own)
+            } else {
+                None
+            }
+        }
+        _ => Some(bulk),
+    }
+}
+
+#[inline(always)]
+fn newest_range(bulk: &BulkZaps, hva: u64) -> Option<PageRecord> {
+    let mut newest = PageRecord { zap_ns: 0, cause: 0, flags: page_flags::PENDING, pte: 0, pad: [0; 5] };
+    for range in &bulk.ranges {
+        if range.zap_ns > newest.zap_ns && range.start <= hva && hva < range.end {
+            newest.zap_ns = range.zap_ns;
+            newest.cause = range.cause as u8;
+        }
+    }
+    if newest.zap_ns == 0 { None } else { Some(newest) }
+}
+
+/// A guest fault ends.
+#[inline(always)]
+pub(super) fn finish() -> Option<()> {
+    let task = faulting_task()?;
+    task.scopes &= !scope::FAULT;
+    if task.fault.flags & fault_flags::RESULT_PENDING != 0 {
+        count(Gap::MissedResultReturn);
+    }
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let fault = &task.fault;
+    let ns = now.wrapping_sub(fault.t0_ns);
+    let refault = fault.flags & fault_flags::REFAULT != 0;
+    let stats = maps::stats(fault.slot)?;
+    add(stats.faults.get_mut(fault.result as usize)?, 1);
+    add(&mut stats.faults_timed, 1);
+    add(&mut stats.faults_ns, ns);
+    if refault {
+        let refaults = stats.refaults.get_mut(fault.cause as usize)?;
+        add(&mut refaults.ns, ns);
+        if fault.flags & fault_flags::AVOIDABLE != 0 {
+            add(&mut refaults.avoidable_ns, ns);
+        }
+    }
+    note_durations(fault, ns, refault);
+    emit(fault, now, ns);
+    Some(())
+}
+
+#[inline(always)]
+fn note_durations(fault: &Fault, ns: u64, refault: bool) -> Option<()> {
+    let per_vm = config::value(value::VM_HISTOGRAMS) == 1;
+    let slot = if per_vm { fault.slot } else { UNATTRIBUTED };
+    // SAFETY: aligned counters, only added to atomically.
+    let histograms: &mut VmHistograms = unsafe { &mut *VM_HISTS.get_ptr_mut(slot)? };
+    let duration = bucket(ns);
+    add(histograms.fault.get_mut(duration)?, 1);
+    if refault {
+        add(histograms.refault.get_mut(duration)?, 1);
+        add(histograms.refault_delay.get_mut(bucket(fault.delay_ns))?, 1);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn emit(fault: &Fault, now: u64, ns: u64) {
+    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+    stream::emit(&Event {
+        ts_ns: now,
+        kind: event_kind::PAGE_FAULT,
+        cause: fault.cause,
+        initiator: Initiator::Vcpu as u8,
+        detail: fault.result,
+        flags: flag(fault.flags & fault_flags::REFAULT != 0, event_flags::REFAULT)
+            | flag(fault.flags & fault_flags::AVOIDABLE != 0, event_flags::AVOIDABLE)
+            | flag(fault.error_code & WRITE != 0, event_flags::WRITE)
+            | flag(fault.error_code & PRESENT != 0, event_flags::PRESENT),
+        tid: read::current_ids().0,
+        slot: fault.slot,
+        addr: fault.hva,
+        value: fault.gpa,
+        caller: 0,
+        duration_ns: ns,
+        delay_ns: fault.delay_ns,
+    });
+}

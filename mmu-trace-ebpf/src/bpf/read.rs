@@ -1,0 +1,54 @@
+//! Reading kernel memory and asking about the current task.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel,
+};
+use mmu_trace_ebpf::abi::offset;
+
+use super::config;
+
+/// Reads a value from kernel memory.
+#[inline(always)]
+pub(super) fn at<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// Reads the member with an index of [`offset`] of the struct at `base`.
+#[inline(always)]
+pub(super) fn member<T>(base: u64, index: usize) -> Option<T> {
+    let offset = config::offset(index)?;
+    if base == 0 {
+        return None;
+    }
+    at(base + offset)
+}
+
+/// The address space of the current task: 0 for a kernel thread, `None` if it cannot be read.
+#[inline(always)]
+pub(super) fn current_mm() -> Option<u64> {
+    // SAFETY: no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    member(task, offset::TASK_MM)
+}
+
+/// The thread group id that owns an address space; 0 if unknown.
+#[inline(always)]
+pub(super) fn mm_tgid(mm: u64) -> u32 {
+    let Some(owner) = member::<u64>(mm, offset::MM_OWNER) else { return 0 };
+    member(owner, offset::TASK_TGID).unwrap_or(0)
+}
+
+/// The current thread id and thread group id in the initial PID namespace.
+#[inline(always)]
+pub(super) fn current_ids() -> (u32, u32) {
+    let ids = bpf_get_current_pid_tgid();
+    (ids as u32, (ids >> 32) as u32)
+}
+
+/// The first eight bytes of the current task's name, little endian.
+#[inline(always)]
+pub(super) fn current_comm() -> u64 {
+    let Ok(comm) = bpf_get_current_comm() else { return 0 };
+    u64::from_le_bytes([comm[0], comm[1], comm[2], comm[3], comm[4], comm[5], comm[6], comm[7]])
+}

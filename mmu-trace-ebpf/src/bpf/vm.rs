@@ -1,0 +1,108 @@
+//! Which VM an address space belongs to: registration, lookup, end.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use mmu_trace_ebpf::{
+    abi::{Event, UNATTRIBUTED, VmSlot, event_kind},
+    kind::Gap,
+};
+
+use super::{
+    maps::{FREE_SLOTS, VM_SLOTS, VMS, count},
+    read, stream,
+};
+
+/// The slot of a registered VM, else `UNATTRIBUTED`.
+#[inline(always)]
+pub(super) fn slot_of(mm: u64) -> u32 {
+    // SAFETY: the value is copied at once.
+    unsafe { VMS.get(mm) }.copied().unwrap_or(UNATTRIBUTED)
+}
+
+/// The slot of a VM that KVM itself just named, registering it if it is new.
+#[inline(always)]
+pub(super) fn slot_or_register(mm: u64, kvm: u64) -> u32 {
+    let slot = slot_of(mm);
+    if slot != UNATTRIBUTED { slot } else { register(mm, kvm, read::mm_tgid(mm)) }
+}
+
+/// Gives an address space a slot.
+#[inline(always)]
+pub(super) fn register(mm: u64, kvm: u64, tgid: u32) -> u32 {
+    let Ok(Some(slot)) = FREE_SLOTS.pop() else {
+        count(Gap::VmsFull);
+        return UNATTRIBUTED;
+    };
+    // SAFETY: no preconditions.
+    let created_ns = unsafe { bpf_ktime_get_ns() };
+    let holder = VmSlot { mm, kvm, created_ns, ended_ns: 0, tgid, pad: 0 };
+    if VM_SLOTS.set(slot, &holder, 0).is_err() || VMS.insert(mm, slot, NO_EXIST).is_err() {
+        // Another CPU registered the same VM in between.
+        let _ = VM_SLOTS.set(slot, VmSlot { mm: 0, kvm: 0, created_ns: 0, ended_ns: 0, tgid: 0, pad: 0 }, 0);
+        let _ = FREE_SLOTS.push(slot, 0);
+        return slot_of(mm);
+    }
+    stream::emit(&event(event_kind::VM_START, slot, tgid, created_ns));
+    slot
+}
+
+/// `BPF_NOEXIST`.
+const NO_EXIST: u64 = 1;
+
+/// A `struct kvm` is being created in the current task's address space.
+#[inline(always)]
+pub(super) fn start(mm: u64, kvm: u64, tgid: u32) {
+    let slot = slot_of(mm);
+    if slot == UNATTRIBUTED {
+        register(mm, kvm, tgid);
+        return;
+    }
+    let Some(holder) = VM_SLOTS.get_ptr_mut(slot) else { return };
+    // SAFETY: slots are plain values; userspace frees one only after its VM ended.
+    let holder = unsafe { &mut *holder };
+    if holder.tgid == tgid || holder.tgid == 0 {
+        holder.kvm = kvm;
+        holder.tgid = tgid;
+        holder.ended_ns = 0;
+        return;
+    }
+    // The address of an ended VM's `mm_struct` was used again before userspace freed its slot.
+    let _ = VMS.remove(mm);
+    register(mm, kvm, tgid);
+}
+
+/// A `struct kvm` is being destroyed.
+#[inline(always)]
+pub(super) fn end(mm: u64, kvm: u64) {
+    let slot = slot_of(mm);
+    if slot == UNATTRIBUTED {
+        return;
+    }
+    let Some(holder) = VM_SLOTS.get_ptr_mut(slot) else { return };
+    // SAFETY: as above.
+    let holder = unsafe { &mut *holder };
+    if holder.kvm != kvm && holder.kvm != 0 {
+        return;
+    }
+    // SAFETY: no preconditions.
+    holder.ended_ns = unsafe { bpf_ktime_get_ns() };
+    stream::emit(&event(event_kind::VM_END, slot, holder.tgid, holder.ended_ns));
+}
+
+#[inline(always)]
+fn event(kind: u8, slot: u32, tgid: u32, ts_ns: u64) -> Event {
+    Event {
+        ts_ns,
+        kind,
+        cause: 0,
+        initiator: 0,
+        detail: 0,
+        flags: 0,
+        tid: read::current_ids().0,
+        slot,
+        addr: 0,
+        value: tgid as u64,
+        caller: 0,
+        duration_ns: u64::MAX,
+        delay_ns: 0,
+    }
+}
