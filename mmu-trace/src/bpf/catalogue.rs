@@ -1,0 +1,281 @@
+//! The hook catalogue: what is hooked, under which names kernels know it, with which programs, and
+//! what is lost without it. All x86-64 knowledge of the userspace side that is not in BTF.
+
+use mmu_trace_ebpf::kind::Cause;
+
+/// One logical hook.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HookSpec {
+    /// Its name in reports and metrics.
+    pub name: &'static str,
+    /// Kernel functions, tried in this order.
+    pub symbols: &'static [&'static str],
+    /// Whether the function belongs to KVM, which may be a module that is not loaded.
+    pub in_kvm: bool,
+    /// The programs at its entry, for fentry and kprobe.
+    pub entry: Option<Programs>,
+    /// The programs at its return, for fexit and kretprobe.
+    pub exit: Option<Programs>,
+    /// Whether the main figures are wrong without it.
+    pub required: Required,
+    /// What is lost without it.
+    pub without: &'static str,
+}
+
+/// The two programs of one attach point; an empty name: none with this backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Programs {
+    pub tracing: &'static str,
+    pub kprobe: &'static str,
+}
+
+/// When a hook must be attached for a snapshot to be complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Required {
+    /// Always.
+    Yes,
+    /// Where the kernel has `change_pte`.
+    WithChangePte,
+    /// Never: something is coarser without it, nothing is wrong.
+    No,
+}
+
+const fn programs(tracing: &'static str, kprobe: &'static str) -> Option<Programs> {
+    Some(Programs { tracing, kprobe })
+}
+
+/// The callback's symbol: where it is missing, tracing is counterfactual.
+pub(super) const CHANGE_PTE: &str = "__mmu_notifier_change_pte";
+/// The function whose return hands out address spaces during discovery.
+pub(super) const GET_TASK_MM: &str = "get_task_mm";
+
+/// Every hook, in attach order: what opens a state comes after what closes it, so that nothing is
+/// opened that the next instant could not close.
+pub(super) const HOOKS: &[HookSpec] = &[
+    HookSpec {
+        name: "invalidate_range_end",
+        symbols: &["__mmu_notifier_invalidate_range_end"],
+        in_kvm: false,
+        entry: programs("fe_range_end", "kp_range_end"),
+        exit: None,
+        required: Required::Yes,
+        without: "no invalidations, no change_pte outcomes and no refaults",
+    },
+    HookSpec {
+        name: "kvm_unmap",
+        symbols: &["kvm_unmap_gfn_range", "kvm_mmu_unmap_gfn_range", "kvm_unmap_hva_range"],
+        in_kvm: true,
+        entry: programs("fe_unmap", "kp_unmap"),
+        exit: programs("fx_unmap", "kr_unmap"),
+        required: Required::Yes,
+        without: "what was zapped is told by TLB flushes alone",
+    },
+    HookSpec {
+        name: "kvm_flush_remote_tlbs",
+        symbols: &["kvm_flush_remote_tlbs"],
+        in_kvm: true,
+        entry: programs("fe_flush", "kp_flush"),
+        exit: None,
+        required: Required::Yes,
+        without: "what was zapped is told by return values alone, which are wrong on some paths",
+    },
+    HookSpec {
+        name: "kvm_set_spte",
+        symbols: &["kvm_set_spte_gfn", "kvm_set_spte_hva"],
+        in_kvm: true,
+        entry: programs("fe_set_spte", "kp_set_spte"),
+        exit: programs("fx_set_spte", "kr_set_spte"),
+        required: Required::WithChangePte,
+        without: "change_pte calls outside guest memory cannot be told apart",
+    },
+    HookSpec {
+        name: "kvm_change_pte",
+        symbols: &["kvm_mmu_notifier_change_pte"],
+        in_kvm: true,
+        entry: programs("fe_kvm_cp", "kp_kvm_cp"),
+        // The caller of this one is read by nobody, so it may have a return probe; with fexit the
+        // duration comes from the outer function.
+        exit: programs("", "kr_change_pte"),
+        required: Required::WithChangePte,
+        without: "calls without a KVM subscriber cannot be told apart",
+    },
+    HookSpec {
+        name: "change_pte",
+        symbols: &[CHANGE_PTE],
+        in_kvm: false,
+        entry: programs("fe_change_pte", "kp_change_pte"),
+        exit: programs("fx_change_pte", ""),
+        required: Required::WithChangePte,
+        without: "this kernel has no change_pte (dropped in Linux 6.10): counterfactual mode",
+    },
+    HookSpec {
+        name: "invalidate_range_start",
+        symbols: &["__mmu_notifier_invalidate_range_start"],
+        in_kvm: false,
+        entry: programs("fe_range_start", "kp_range_start"),
+        exit: programs("fx_range_start", ""),
+        required: Required::Yes,
+        without: "no invalidations, no change_pte outcomes and no refaults",
+    },
+    HookSpec {
+        name: "ksm_write_protect",
+        symbols: &["write_protect_page"],
+        in_kvm: false,
+        entry: programs("fe_ksm_wp", "kp_ksm_wp"),
+        exit: programs("fx_ksm_wp", "kr_ksm_wp"),
+        required: Required::Yes,
+        without: "merge attempts that gave up cannot be told apart",
+    },
+    HookSpec {
+        name: "ksm_merge",
+        symbols: &["try_to_merge_one_page"],
+        in_kvm: false,
+        entry: programs("fe_ksm_merge", "kp_ksm_merge"),
+        exit: programs("fx_ksm_merge", "kr_ksm_merge"),
+        required: Required::Yes,
+        without: "KSM merges are not counted",
+    },
+    HookSpec {
+        name: "ksm_break",
+        symbols: &["break_ksm"],
+        in_kvm: false,
+        entry: programs("fe_ksm_break", "kp_ksm_break"),
+        exit: programs("fx_ksm_break", "kr_ksm_break"),
+        required: Required::Yes,
+        without: "KSM unmerges count as copy on write",
+    },
+    HookSpec {
+        name: "numa_scan",
+        symbols: &["change_prot_numa"],
+        in_kvm: false,
+        entry: programs("fe_numa", "kp_numa"),
+        exit: programs("fx_numa", "kr_numa"),
+        required: Required::No,
+        without: "NUMA balancing counts as protect",
+    },
+    HookSpec {
+        name: "cow",
+        symbols: &["wp_page_copy", "do_wp_page"],
+        in_kvm: false,
+        entry: programs("fe_cow", "kp_cow"),
+        exit: None,
+        required: Required::No,
+        without: "copy-on-write breaks of KSM pages are not counted apart",
+    },
+    HookSpec {
+        name: "vm_create",
+        symbols: &["kvm_arch_init_vm"],
+        in_kvm: true,
+        entry: programs("fe_vm_create", "kp_vm_create"),
+        exit: None,
+        required: Required::No,
+        without: "new VMs are found at their first fault",
+    },
+    HookSpec {
+        name: "vm_destroy",
+        symbols: &["kvm_destroy_vm"],
+        in_kvm: true,
+        entry: programs("fe_vm_destroy", "kp_vm_destroy"),
+        exit: None,
+        required: Required::No,
+        without: "ended VMs are noticed by their process alone",
+    },
+    HookSpec {
+        name: "page_fault_result",
+        symbols: &["kvm_tdp_page_fault"],
+        in_kvm: true,
+        // fexit sees the arguments itself; a return probe needs them kept at entry.
+        entry: programs("", "kp_tdp_fault"),
+        exit: programs("fx_tdp_fault", "kr_tdp_fault"),
+        required: Required::Yes,
+        without: "results of guest faults and refaults are unknown",
+    },
+    HookSpec {
+        name: "page_fault",
+        symbols: &["kvm_mmu_page_fault"],
+        in_kvm: true,
+        entry: programs("fe_fault", "kp_fault"),
+        exit: programs("fx_fault", "kr_fault"),
+        required: Required::Yes,
+        without: "no guest faults and no refaults",
+    },
+];
+
+/// Functions that call the notifier, and what their calls mean. Static functions may be inlined
+/// into a caller on some builds, so one cause has several names.
+pub(super) const CALLERS: &[(&str, Cause)] = &[
+    ("write_protect_page", Cause::KsmWriteProtect),
+    ("try_to_merge_one_page", Cause::KsmReplace),
+    ("replace_page", Cause::KsmReplace),
+    ("wp_page_copy", Cause::CowHost),
+    ("do_wp_page", Cause::CowHost),
+    ("hugetlb_wp", Cause::CowHost),
+    ("__replace_page", Cause::Uprobe),
+    ("uprobe_write_opcode", Cause::Uprobe),
+    ("try_to_migrate_one", Cause::Migrate),
+    ("migrate_vma_setup", Cause::Migrate),
+    ("migrate_vma_pages", Cause::Migrate),
+    ("migrate_vma_collect", Cause::Migrate),
+    ("migrate_vma_insert_page", Cause::Migrate),
+    ("__migrate_device_pages", Cause::Migrate),
+    ("copy_page_range", Cause::Fork),
+    ("copy_hugetlb_page_range", Cause::Fork),
+    ("change_protection", Cause::Protect),
+    ("change_protection_range", Cause::Protect),
+    ("change_pmd_range", Cause::Protect),
+    ("change_pud_range", Cause::Protect),
+    ("hugetlb_change_protection", Cause::Protect),
+    ("zap_page_range", Cause::Discard),
+    ("zap_page_range_single", Cause::Discard),
+    ("zap_page_range_single_batched", Cause::Discard),
+    ("madvise_free_single_vma", Cause::Discard),
+    ("unmap_mapping_range_vma", Cause::Discard),
+    ("__unmap_hugepage_range", Cause::Discard),
+    ("__oom_reap_task_mm", Cause::Discard),
+    ("unmap_vmas", Cause::Unmap),
+    ("move_page_tables", Cause::Remap),
+    ("move_hugetlb_page_tables", Cause::Remap),
+    ("try_to_unmap_one", Cause::Reclaim),
+    ("collapse_huge_page", Cause::ThpCollapse),
+    ("collapse_and_free_pmd", Cause::ThpCollapse),
+    ("collapse_pte_mapped_thp", Cause::ThpCollapse),
+    ("retract_page_tables", Cause::ThpCollapse),
+    ("__split_huge_pmd", Cause::ThpSplit),
+    ("__split_huge_pud", Cause::ThpSplit),
+    ("page_vma_mkclean_one", Cause::DirtyTracking),
+    ("page_mkclean_one", Cause::DirtyTracking),
+    ("clear_refs_write", Cause::DirtyTracking),
+    ("do_pagemap_scan", Cause::DirtyTracking),
+    ("wp_shared_mapping_range", Cause::DirtyTracking),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mmu_trace_ebpf::abi::N_CALLERS;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_and_programs_are_unique_and_short_enough_for_the_kernel() {
+        let mut names = HashSet::new();
+        let programs = HOOKS.iter().flat_map(|h| [h.entry, h.exit]).flatten();
+        for program in programs.flat_map(|p| [p.tracing, p.kprobe]).filter(|p| !p.is_empty()) {
+            assert!(program.len() <= 15, "{program}");
+            assert!(names.insert(program), "{program} twice");
+        }
+        assert!(HOOKS.iter().all(|h| names.insert(h.name)));
+    }
+
+    #[test]
+    fn callers_fit_their_table() {
+        // Renamed copies (`.part.0`) need room as well.
+        assert!(CALLERS.len() + 16 <= N_CALLERS);
+    }
+
+    #[test]
+    fn no_return_probe_sits_where_a_caller_is_read() {
+        for hook in HOOKS.iter().filter(|h| ["change_pte", "invalidate_range_start"].contains(&h.name)) {
+            assert_eq!(hook.exit.map(|p| p.kprobe), Some(""), "{}", hook.name);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What the object must know of the running kernel: offsets, enum values, argument counts,
+//! addresses. All of it is asked of BTF and kallsyms; what is not there stays `MISSING`.
+
+use mmu_trace_ebpf::{
+    abi::{CallerRange, MISSING, N_CALLERS, arg, function, offset, value},
+    kind::Cause,
+};
+
+use super::catalogue::{CALLERS, CHANGE_PTE, GET_TASK_MM, HOOKS};
+use crate::kernel::{btf::Btf, kallsyms::Kallsyms};
+
+/// The constant globals of the object, by index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Constants {
+    pub offsets: [u32; offset::COUNT],
+    pub values: [u32; value::COUNT],
+    pub args: [u32; arg::COUNT],
+    pub functions: [u64; function::COUNT],
+}
+
+impl Constants {
+    /// Asks BTF and kallsyms.
+    pub(super) fn find(btf: &Btf, kallsyms: &Kallsyms) -> Self {
+        Self {
+            offsets: offsets(btf),
+            values: values(btf),
+            args: args(btf),
+            functions: functions(kallsyms),
+        }
+    }
+
+    /// The members this kernel lacks, as `struct.member`.
+    pub(super) fn missing_members(&self) -> Vec<String> {
+        offset::MEMBERS
+            .iter()
+            .zip(self.offsets)
+            .filter(|(_, offset)| *offset == MISSING)
+            .map(|((strukt, member), _)| format!("{strukt}.{member}"))
+            .collect()
+    }
+}
+
+fn offsets(btf: &Btf) -> [u32; offset::COUNT] {
+    let mut offsets = [MISSING; offset::COUNT];
+    for (slot, (strukt, member)) in offsets.iter_mut().zip(offset::MEMBERS) {
+        *slot = btf.member_offset(strukt, member).unwrap_or(MISSING);
+    }
+    offsets
+}
+
+fn values(btf: &Btf) -> [u32; value::COUNT] {
+    let mut values = [MISSING; value::COUNT];
+    for (index, enumerator) in [
+        (value::RET_PF_RETRY, "RET_PF_RETRY"),
+        (value::RET_PF_EMULATE, "RET_PF_EMULATE"),
+        (value::RET_PF_FIXED, "RET_PF_FIXED"),
+        (value::RET_PF_SPURIOUS, "RET_PF_SPURIOUS"),
+        (value::EVENT_MIGRATE, "MMU_NOTIFY_MIGRATE"),
+    ] {
+        let found = btf.enum_value(enumerator).and_then(|v| u32::try_from(v).ok());
+        values[index] = found.unwrap_or(MISSING);
+    }
+    values
+}
+
+fn args(btf: &Btf) -> [u32; arg::COUNT] {
+    let mut args = [MISSING; arg::COUNT];
+    for (index, symbols) in [
+        (arg::N_FAULT, hook_symbols("page_fault")),
+        (arg::N_TDP_FAULT, hook_symbols("page_fault_result")),
+        (arg::N_UNMAP, hook_symbols("kvm_unmap")),
+        (arg::N_SET_SPTE, hook_symbols("kvm_set_spte")),
+        (arg::N_WRITE_PROTECT, hook_symbols("ksm_write_protect")),
+        (arg::N_MERGE, hook_symbols("ksm_merge")),
+        (arg::N_RANGE_START, hook_symbols("invalidate_range_start")),
+        (arg::N_GET_TASK_MM, &[GET_TASK_MM]),
+    ] {
+        let function = symbols.iter().find_map(|symbol| btf.function(symbol));
+        args[index] = function.map_or(MISSING, |f| f.params.len() as u32);
+    }
+    let tdp = hook_symbols("page_fault_result").iter().find_map(|symbol| btf.function(symbol));
+    let position = tdp.and_then(|f| f.params.iter().position(|p| p.name == "fault"));
+    args[arg::TDP_FAULT] = position.map_or(MISSING, |p| p as u32);
+    args
+}
+
+fn hook_symbols(name: &str) -> &'static [&'static str] {
+    HOOKS.iter().find(|h| h.name == name).map_or(&[], |h| h.symbols)
+}
+
+fn functions(kallsyms: &Kallsyms) -> [u64; function::COUNT] {
+    let mut functions = [0; function::COUNT];
+    for (index, symbol) in
+        [(function::RANGE_START, "__mmu_notifier_invalidate_range_start"), (function::CHANGE_PTE, CHANGE_PTE)]
+    {
+        functions[index] = kallsyms.exact(symbol).map(|s| s.addr).next().unwrap_or(0);
+    }
+    functions
+}
+
+/// The table of known callers for this kernel; the names that did not fit are returned too.
+pub(super) fn callers(kallsyms: &Kallsyms) -> ([CallerRange; N_CALLERS], Vec<String>) {
+    let mut table = [CallerRange { start: 0, len: 0, cause: Cause::Other as u32 }; N_CALLERS];
+    let mut n = 0;
+    let mut left_out = Vec::new();
+    for (symbol, cause) in CALLERS {
+        for found in kallsyms.variants(symbol).filter(|s| s.module.is_none() && s.addr != 0) {
+            let Some(range) = kallsyms.function_range(found.addr) else { continue };
+            let Some(slot) = table.get_mut(n) else {
+                left_out.push(found.name.to_owned());
+                continue;
+            };
+            let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
+            *slot = CallerRange { start: range.start, len, cause: *cause as u32 };
+            n += 1;
+        }
+    }
+    (table, left_out)
+}

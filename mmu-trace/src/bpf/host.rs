@@ -1,0 +1,146 @@
+//! What this host offers, found without changing anything and, but for the first point, without root.
+
+use std::{fs, path::Path};
+
+use crate::kernel::kallsyms::Kallsyms;
+
+/// One thing that tracing needs or profits from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// What it is, e.g. `kernel BTF`.
+    pub name: &'static str,
+    /// Whether it is met; `None` if that cannot be told from here.
+    pub is_met: Option<bool>,
+    /// What was found.
+    pub found: String,
+    /// Whether nothing can be traced without it.
+    pub is_essential: bool,
+    /// What to do where it is not met.
+    pub remedy: &'static str,
+}
+
+/// Why a host cannot be traced, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {remedy}")]
+pub struct Obstacle {
+    /// What is missing.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
+const BPF_SYSCTL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+const KSM_RUN: &str = "/sys/kernel/mm/ksm/run";
+
+/// Looks at every requirement.
+#[must_use]
+pub fn requirements() -> Vec<Requirement> {
+    let kallsyms = Kallsyms::load().ok();
+    vec![
+        root(),
+        exists("BPF system call", BPF_SYSCTL, true, "use a kernel with CONFIG_BPF_SYSCALL=y"),
+        exists("kernel BTF", VMLINUX_BTF, true, "use a kernel with CONFIG_DEBUG_INFO_BTF=y"),
+        lockdown(),
+        exists(
+            "kprobes",
+            KPROBE_PMU,
+            false,
+            "use a kernel with CONFIG_KPROBES=y and CONFIG_KPROBE_EVENTS=y; without them only fentry is left",
+        ),
+        kernel_addresses(kallsyms.as_ref()),
+        kvm(kallsyms.as_ref()),
+        ksm(),
+        change_pte(kallsyms.as_ref()),
+    ]
+}
+
+/// The essential requirements that are known not to be met.
+#[must_use]
+pub fn find_obstacles() -> Vec<Obstacle> {
+    requirements()
+        .into_iter()
+        .filter(|r| r.is_essential && r.is_met == Some(false))
+        .map(|r| Obstacle { what: format!("{}: {}", r.name, r.found), remedy: r.remedy.to_owned() })
+        .collect()
+}
+
+/// Whether KVM is loaded or built in.
+#[must_use]
+pub fn kvm_is_loaded() -> bool {
+    Path::new("/sys/module/kvm").exists()
+}
+
+fn requirement(name: &'static str, is_met: Option<bool>, found: &str, remedy: &'static str) -> Requirement {
+    Requirement { name, is_met, found: found.to_owned(), is_essential: false, remedy }
+}
+
+fn root() -> Requirement {
+    let is_root = rustix::process::geteuid().is_root();
+    let found = if is_root { "running as root" } else { "not running as root" };
+    Requirement { is_essential: true, ..requirement("root", Some(is_root), found, "run it with sudo") }
+}
+
+fn exists(name: &'static str, path: &str, is_essential: bool, remedy: &'static str) -> Requirement {
+    let is_met = Path::new(path).exists();
+    let found = format!("{path} {}", if is_met { "exists" } else { "is missing" });
+    Requirement { name, is_met: Some(is_met), found, is_essential, remedy }
+}
+
+fn lockdown() -> Requirement {
+    let remedy = "boot without lockdown=confidentiality (integrity, as under Secure Boot, is fine)";
+    let Ok(modes) = fs::read_to_string(LOCKDOWN) else {
+        return requirement("lockdown", None, &format!("{LOCKDOWN} cannot be read"), remedy);
+    };
+    let mode = modes.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();
+    let is_met = mode != "confidentiality";
+    Requirement {
+        is_essential: true,
+        ..requirement("lockdown", Some(is_met), &format!("mode {mode}"), remedy)
+    }
+}
+
+fn kernel_addresses(kallsyms: Option<&Kallsyms>) -> Requirement {
+    let remedy = "as root, set kernel.kptr_restrict to 0 or 1; else causes come from the KSM hooks alone";
+    let (is_met, found) = match kallsyms {
+        None => (Some(false), "/proc/kallsyms cannot be read"),
+        Some(k) if k.addresses_hidden() => (Some(false), "/proc/kallsyms hides addresses"),
+        Some(_) => (Some(true), "/proc/kallsyms shows addresses"),
+    };
+    requirement("kernel addresses", is_met, found, remedy)
+}
+
+fn kvm(kallsyms: Option<&Kallsyms>) -> Requirement {
+    let is_loaded = kvm_is_loaded();
+    let hookable = kallsyms.map(|k| k.contains("kvm_mmu_page_fault"));
+    let found = match (is_loaded, hookable) {
+        (true, Some(true)) => "loaded",
+        (true, _) => "loaded, but its functions are not in /proc/kallsyms",
+        (false, _) => "not loaded",
+    };
+    let is_met = is_loaded && hookable != Some(false);
+    requirement("kvm", Some(is_met), found, "modprobe kvm_intel or kvm_amd; the tracer waits for it")
+}
+
+fn ksm() -> Requirement {
+    let run = fs::read_to_string(KSM_RUN);
+    let found = match run.as_deref().map(str::trim) {
+        Ok("1") => "running",
+        Ok(_) => "present, not running",
+        Err(_) => "not in this kernel",
+    };
+    let remedy = "echo 1 > /sys/kernel/mm/ksm/run starts it; without KSM there is little to see";
+    requirement("KSM", Some(found == "running"), found, remedy)
+}
+
+fn change_pte(kallsyms: Option<&Kallsyms>) -> Requirement {
+    let is_there = kallsyms.map(|k| k.contains(super::catalogue::CHANGE_PTE));
+    let found = match is_there {
+        Some(true) => "present: direct mode",
+        Some(false) => "absent: counterfactual mode, from the brackets",
+        None => "unknown",
+    };
+    requirement("change_pte", is_there, found, "nothing to do: Linux 6.10 dropped it")
+}

@@ -1,0 +1,399 @@
+//! The live tracer.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use aya::maps::{MapData, RingBuf};
+use mmu_trace_ebpf::{
+    abi::{Event, UNATTRIBUTED, VmSlot},
+    kind::{Cause, Gap},
+};
+use zerocopy::FromBytes;
+
+use super::{
+    BackendChoice, Obstacle,
+    catalogue::{CHANGE_PTE, GET_TASK_MM, HOOKS},
+    constants::{self, Constants},
+    host,
+    ladder::{self, Ladder},
+    object::{self, LoadedObject, Setup},
+    read::{self, InvalidationRow},
+    side::TracingLink,
+};
+use crate::{
+    kernel::{btf::Btf, kallsyms::Kallsyms},
+    model::{
+        Backend, Counters, Histograms, Hook, HookState, Host, Quality, Snapshot, Vm, VmIdentity, Window,
+    },
+    vm,
+};
+
+/// Page records the kernel side keeps; beyond half of it evictions are looked for.
+const PAGE_CAPACITY: u64 = 131_072;
+
+/// How to trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Which backends may be used.
+    pub backend: BackendChoice,
+    /// Whether events are streamed.
+    pub recording: bool,
+    /// Whether each VM has its own histograms.
+    pub vm_histograms: bool,
+    /// Most VMs told apart at a time; the rest is unattributed, and counted.
+    pub max_vms: u32,
+}
+
+/// The running tracer. Dropping it detaches every hook.
+pub struct Live {
+    object: LoadedObject,
+    /// Keeps the tracing programs attached.
+    _links: Vec<TracingLink>,
+    hooks: Vec<Hook>,
+    kallsyms: Kallsyms,
+    /// `enum mmu_notifier_event` of this kernel.
+    events: Vec<(String, i64)>,
+    host: Host,
+    options: Options,
+    started: Instant,
+    start_unix_ns: u64,
+    /// Identities by slot, taken when the VM was first seen.
+    identities: BTreeMap<u32, VmIdentity>,
+    /// Slots whose VM had ended at the last snapshot.
+    ended: Vec<u32>,
+    ring: Option<RingBuf<MapData>>,
+}
+
+impl Live {
+    /// Loads the object, attaches what this kernel takes and finds the VMs that already run.
+    ///
+    /// # Errors
+    /// [`Obstacle`] (as the error's source) where this host cannot be traced; anything else is a
+    /// failure of ours.
+    pub fn start(options: Options) -> Result<Self> {
+        if let Some(obstacle) = host::find_obstacles().into_iter().next() {
+            return Err(obstacle.into());
+        }
+        let btf = Btf::load().context("cannot read the kernel's BTF")?;
+        let kallsyms = Kallsyms::load().context("cannot read /proc/kallsyms")?;
+        let constants = Constants::find(&btf, &kallsyms);
+        let (callers, left_out) = constants::callers(&kallsyms);
+        let setup = Setup {
+            recording: options.recording,
+            vm_histograms: options.vm_histograms,
+            n_slots: options.max_vms + 1,
+        };
+        let mut object = object::load(&constants, &callers, setup)?;
+        read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
+        let mut hooks = vec![types_hook(&constants), callers_hook(&kallsyms, &left_out)];
+        hooks.push(discover(&mut object, &btf, &kallsyms));
+        let (links, attached) = attach(&mut object, &btf, &kallsyms, options.backend)?;
+        hooks.extend(attached);
+        let ring = if options.recording { Some(take_ring(&mut object)?) } else { None };
+        let mut live = Self {
+            _links: links,
+            hooks,
+            events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
+            host: describe_host(&kallsyms),
+            kallsyms,
+            object,
+            options,
+            started: Instant::now(),
+            start_unix_ns: unix_ns(),
+            identities: BTreeMap::new(),
+            ended: Vec::new(),
+            ring,
+        };
+        live.identify_new_vms()?;
+        Ok(live)
+    }
+
+    /// The hooks and their states.
+    #[must_use]
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
+    /// The traced kernel.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Start of tracing, nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn start_unix_ns(&self) -> u64 {
+        self.start_unix_ns
+    }
+
+    /// Looks who the VMs are that came since the last call. Call it now and then: a VM that ends
+    /// before it is identified has only its process id.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn identify_new_vms(&mut self) -> Result<()> {
+        for (slot, holder) in self.slots()? {
+            if self.identities.get(&slot).is_none_or(|known| known.pid != holder.tgid) {
+                self.identities.insert(slot, vm::identify(Path::new("/proc"), holder.tgid));
+            }
+        }
+        Ok(())
+    }
+
+    /// Identities by VM slot, as [`Event::slot`] names them.
+    #[must_use]
+    pub fn identities(&self) -> &BTreeMap<u32, VmIdentity> {
+        &self.identities
+    }
+
+    /// Hands every event in the ring buffer to `consume`; returns how many there were.
+    pub fn drain(&mut self, mut consume: impl FnMut(Event)) -> u64 {
+        let Some(ring) = &mut self.ring else { return 0 };
+        let mut n = 0;
+        while let Some(item) = ring.next() {
+            if let Ok(event) = Event::read_from_bytes(&item) {
+                consume(event);
+                n += 1;
+            }
+        }
+        n
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        self.identify_new_vms()?;
+        let mut rows = self.rows_by_slot()?;
+        let mut vms = Vec::new();
+        let slots = self.slots()?;
+        for (slot, holder) in &slots {
+            vms.push(self.vm(*slot, holder, rows.remove(slot).unwrap_or_default())?);
+        }
+        let mut identities: Vec<_> = vms.iter().map(|vm| vm.identity.clone()).collect();
+        vm::disambiguate(&mut identities);
+        for (vm, identity) in vms.iter_mut().zip(identities) {
+            vm.identity = identity;
+        }
+        self.ended = slots.iter().filter(|(_, h)| has_ended(h)).map(|(slot, _)| *slot).collect();
+        let unattributed = self.counters(UNATTRIBUTED, rows.remove(&UNATTRIBUTED).unwrap_or_default())?;
+        Ok(Snapshot {
+            host: self.host.clone(),
+            window: self.window(),
+            quality: self.quality()?,
+            histograms: self.host_histograms(&vms)?,
+            vms,
+            unattributed,
+        })
+    }
+
+    /// Frees the slots of VMs that the last snapshot showed as ended. Their counters are gone.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    pub fn reap_ended_vms(&mut self) -> Result<()> {
+        let slots: BTreeMap<u32, VmSlot> = self.slots()?.into_iter().collect();
+        for slot in std::mem::take(&mut self.ended) {
+            if let Some(holder) = slots.get(&slot).filter(|h| has_ended(h)) {
+                read::free_slot(&mut self.object.ebpf, slot, holder)?;
+                self.identities.remove(&slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn slots(&self) -> Result<Vec<(u32, VmSlot)>> {
+        read::slots(&self.object.ebpf, self.options.max_vms + 1)
+    }
+
+    fn rows_by_slot(&self) -> Result<BTreeMap<u32, Vec<InvalidationRow>>> {
+        let mut rows: BTreeMap<u32, Vec<InvalidationRow>> = BTreeMap::new();
+        for row in read::invalidations(&self.object.ebpf)? {
+            rows.entry(row.slot).or_default().push(row);
+        }
+        Ok(rows)
+    }
+
+    fn vm(&self, slot: u32, holder: &VmSlot, rows: Vec<InvalidationRow>) -> Result<Vm> {
+        let histograms = if self.options.vm_histograms {
+            Some(read::histograms(&self.object.ebpf, slot)?)
+        } else {
+            None
+        };
+        Ok(Vm {
+            identity: self.identities.get(&slot).cloned().unwrap_or_default(),
+            mmu: None,
+            alive: !has_ended(holder),
+            counters: self.counters(slot, rows)?,
+            histograms,
+        })
+    }
+
+    fn counters(&self, slot: u32, rows: Vec<InvalidationRow>) -> Result<Counters> {
+        let mut counters = read::counters(&self.object.ebpf, slot)?;
+        counters.invalidations = rows
+            .into_iter()
+            .map(|row| {
+                let caller = if row.cause == Cause::Other { self.symbolise(row.caller) } else { None };
+                row.to_model(self.event_name(row.event), caller)
+            })
+            .collect();
+        counters.invalidations.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(counters)
+    }
+
+    fn event_name(&self, event: u8) -> String {
+        let found = self.events.iter().find(|(_, value)| *value == i64::from(event));
+        found.map_or_else(
+            || event.to_string(),
+            |(name, _)| name.trim_start_matches("MMU_NOTIFY_").to_lowercase(),
+        )
+    }
+
+    fn symbolise(&self, caller: u64) -> Option<String> {
+        self.kallsyms.symbolise(caller).map(|location| location.name.to_owned())
+    }
+
+    fn window(&self) -> Window {
+        Window { start_unix_ns: self.start_unix_ns, seconds: self.started.elapsed().as_secs_f64() }
+    }
+
+    fn quality(&self) -> Result<Quality> {
+        let mut gaps = read::gaps(&self.object.ebpf)?;
+        let created = gaps.remove(&Gap::PageCreated).unwrap_or(0);
+        let removed = gaps.remove(&Gap::PageRemoved).unwrap_or(0);
+        let expected = created.saturating_sub(removed);
+        let evicted_pages = if expected > PAGE_CAPACITY / 2 {
+            expected.saturating_sub(read::n_live_pages(&self.object.ebpf)?)
+        } else {
+            0
+        };
+        Ok(Quality {
+            gaps,
+            probe_misses: BTreeMap::new(),
+            evicted_pages,
+            hooks: self.hooks.clone(),
+            truncated: false,
+        })
+    }
+
+    fn host_histograms(&self, vms: &[Vm]) -> Result<Histograms> {
+        let mut total = read::histograms(&self.object.ebpf, UNATTRIBUTED)?;
+        for histograms in vms.iter().filter_map(|vm| vm.histograms.as_ref()) {
+            add(&mut total.fault, &histograms.fault);
+            add(&mut total.refault, &histograms.refault);
+            add(&mut total.refault_delay, &histograms.refault_delay);
+        }
+        Ok(total)
+    }
+}
+
+fn add(total: &mut BTreeMap<u16, u64>, part: &BTreeMap<u16, u64>) {
+    for (&bucket, &n) in part {
+        *total.entry(bucket).or_insert(0) += n;
+    }
+}
+
+fn has_ended(holder: &VmSlot) -> bool {
+    holder.ended_ns != 0 || (holder.tgid != 0 && !Path::new("/proc").join(holder.tgid.to_string()).exists())
+}
+
+fn attach(
+    object: &mut LoadedObject,
+    btf: &Btf,
+    kallsyms: &Kallsyms,
+    backend: BackendChoice,
+) -> Result<(Vec<TracingLink>, Vec<Hook>)> {
+    let ladder = Ladder { btf, kallsyms, backend };
+    let mut links = Vec::new();
+    let mut hooks = vec![ladder::attach_task_exit(&mut object.ebpf)];
+    hooks.extend(HOOKS.iter().map(|spec| ladder.attach(object, &mut links, spec)));
+    let core = ["invalidate_range_start", "invalidate_range_end"];
+    let refused = hooks.iter().find(|h| core.contains(&h.hook.as_str()) && h.state != HookState::Attached);
+    if let Some(hook) = refused {
+        return Err(refusal(hook).into());
+    }
+    Ok((links, hooks))
+}
+
+fn refusal(hook: &Hook) -> Obstacle {
+    Obstacle {
+        what: format!(
+            "the kernel refuses every probe on {}: {}",
+            hook.symbol,
+            hook.reason.as_deref().unwrap_or("no reason given")
+        ),
+        remedy: "`mmu-trace doctor` shows what this kernel offers; it takes kprobes or fentry, \
+                 and a kernel that is not locked down to confidentiality"
+            .to_owned(),
+    }
+}
+
+/// Registers the VMs that already run: reading a VMM's status makes the kernel hand out its address
+/// space, which the discovery probe sees.
+fn discover(object: &mut LoadedObject, btf: &Btf, kallsyms: &Kallsyms) -> Hook {
+    let symbol = kallsyms.variants(GET_TASK_MM).next().map_or(GET_TASK_MM, |s| s.name).to_owned();
+    let found = vm::discover(Path::new("/proc"));
+    let reason = match ladder::attach_discovery(object, btf, &symbol) {
+        Err(refusal) => Some(refusal),
+        Ok(discovery) => {
+            for vm in &found.vms {
+                // A process that is gone by now has no VM to register.
+                let _ = fs::read_to_string(format!("/proc/{}/status", vm.pid));
+            }
+            ladder::detach_discovery(object, discovery);
+            None
+        }
+    };
+    let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
+    pseudo_hook("vm_discovery", &symbol, state, false, reason)
+}
+
+fn types_hook(constants: &Constants) -> Hook {
+    let missing = constants.missing_members();
+    let reason = (!missing.is_empty()).then(|| format!("BTF has no {}", missing.join(", ")));
+    let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
+    pseudo_hook("kernel_types", "BTF", state, true, reason)
+}
+
+fn callers_hook(kallsyms: &Kallsyms, left_out: &[String]) -> Hook {
+    let reason = if kallsyms.addresses_hidden() {
+        Some("/proc/kallsyms hides addresses (kernel.kptr_restrict): causes come from the KSM hooks alone".into())
+    } else if left_out.is_empty() {
+        None
+    } else {
+        Some(format!("no room in the table of callers for {}", left_out.join(", ")))
+    };
+    let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
+    pseudo_hook("caller_symbols", "/proc/kallsyms", state, true, reason)
+}
+
+/// A source of knowledge that is reported like a hook.
+fn pseudo_hook(hook: &str, symbol: &str, state: HookState, required: bool, reason: Option<String>) -> Hook {
+    Hook { hook: hook.to_owned(), symbol: symbol.to_owned(), backend: Backend::None, state, required, reason }
+}
+
+fn take_ring(object: &mut LoadedObject) -> Result<RingBuf<MapData>> {
+    let map = object.ebpf.take_map("EVENTS").context("the object has no map EVENTS")?;
+    Ok(RingBuf::try_from(map)?)
+}
+
+fn describe_host(kallsyms: &Kallsyms) -> Host {
+    let uname = rustix::system::uname();
+    Host {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        arch: uname.machine().to_string_lossy().into_owned(),
+        has_change_pte: kallsyms.contains(CHANGE_PTE),
+    }
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,33 @@
+//! The live tracer: the BPF object, its hooks, its maps. Nothing else names aya.
+//!
+//! - `catalogue`: the hooks, and the callers whose calls have a known cause;
+//! - `constants`: what the object is told of this kernel;
+//! - `object`, `side`, `sys`: loading, through aya and beside it;
+//! - `ladder`: attaching;
+//! - `read`: maps to model;
+//! - [`Live`]: all of it together.
+
+mod catalogue;
+mod constants;
+mod host;
+mod ladder;
+mod live;
+mod object;
+mod read;
+mod side;
+mod sys;
+
+pub use host::{Obstacle, Requirement, find_obstacles, kvm_is_loaded, requirements};
+pub use live::{Live, Options};
+
+/// Which attach backends may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// fentry and fexit where the kernel takes them, else kprobes.
+    #[default]
+    Auto,
+    /// fentry and fexit only.
+    Fentry,
+    /// kprobes and kretprobes only.
+    Kprobe,
+}

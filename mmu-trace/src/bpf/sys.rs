@@ -1,0 +1,136 @@
+//! The `bpf(2)` calls that aya does not make: loading a tracing program against a module's BTF.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_type};
+
+/// Room for the verifier's log; its end says why a program was refused.
+const LOG_SIZE: usize = 1 << 16;
+/// How much of the log's end goes into an error.
+const LOG_TAIL: usize = 400;
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is a whole, initialised `bpf_attr`; pointers inside it outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as u32, attr, size_of::<bpf_attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: every field of the union is plain data, for which zero is valid.
+    unsafe { std::mem::zeroed() }
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel just gave us this descriptor.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The BTF object of the kernel module `name`. Needs 5.11; the file in sysfs cannot be used for it.
+///
+/// # Errors
+/// `NotFound` if there is none.
+pub(super) fn module_btf(name: &str) -> io::Result<OwnedFd> {
+    let mut id = 0;
+    loop {
+        let mut attr = zeroed();
+        attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+        bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr)?;
+        // SAFETY: the kernel filled this field.
+        id = unsafe { attr.__bindgen_anon_6.next_id };
+        let mut attr = zeroed();
+        attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
+        match bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr) {
+            Ok(fd) => {
+                let fd = owned(fd);
+                if is_kernel_btf(&fd, name)? {
+                    return Ok(fd);
+                }
+            }
+            // It went away in between.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn is_kernel_btf(fd: &OwnedFd, name: &str) -> io::Result<bool> {
+    let mut buffer = [0u8; 64];
+    // SAFETY: plain data, for which zero is valid.
+    let mut info: bpf_btf_info = unsafe { std::mem::zeroed() };
+    info.name = buffer.as_mut_ptr() as u64;
+    info.name_len = buffer.len() as u32;
+    let mut attr = zeroed();
+    attr.info.bpf_fd = fd.as_raw_fd() as u32;
+    attr.info.info = &raw mut info as u64;
+    attr.info.info_len = size_of_val(&info) as u32;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let found = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
+    Ok(info.kernel_btf != 0 && found.to_bytes() == name.as_bytes())
+}
+
+/// A tracing program to load.
+pub(super) struct TracingProgram<'a> {
+    pub name: &'a str,
+    pub license: &'a CStr,
+    pub instructions: &'a [bpf_insn],
+    pub attach_type: bpf_attach_type,
+    /// The module's BTF object; `None`: vmlinux.
+    pub btf: Option<BorrowedFd<'a>>,
+    pub btf_id: u32,
+}
+
+/// Loads a tracing program.
+///
+/// # Errors
+/// What the kernel said, with the end of the verifier's log.
+pub(super) fn load_tracing(program: &TracingProgram<'_>) -> io::Result<OwnedFd> {
+    let mut log = vec![0u8; LOG_SIZE];
+    let mut attr = zeroed();
+    // SAFETY: the union was zeroed; this is the variant of BPF_PROG_LOAD.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+    load.expected_attach_type = program.attach_type as u32;
+    load.insns = program.instructions.as_ptr() as u64;
+    load.insn_cnt = program.instructions.len() as u32;
+    load.license = program.license.as_ptr() as u64;
+    load.attach_btf_id = program.btf_id;
+    if let Some(btf) = program.btf {
+        load.__bindgen_anon_1.attach_btf_obj_fd = btf.as_raw_fd() as u32;
+    }
+    for (slot, byte) in load.prog_name.iter_mut().zip(program.name.bytes().take(15)) {
+        *slot = byte as libc::c_char;
+    }
+    match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
+        Ok(fd) => return Ok(owned(fd)),
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => return Err(e),
+        Err(_) => {}
+    }
+    // Once more with a log: asking for one at once would fail a good program whose log is too long.
+    // SAFETY: as above.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.log_level = 1;
+    load.log_buf = log.as_mut_ptr() as u64;
+    load.log_size = log.len() as u32;
+    bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr).map(owned).map_err(|e| with_log(&e, &log))
+}
+
+fn with_log(error: &io::Error, log: &[u8]) -> io::Error {
+    let text = CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy();
+    let text = text.trim_end();
+    let tail = text.char_indices().rev().nth(LOG_TAIL).map_or(text, |(at, _)| &text[at..]);
+    io::Error::new(error.kind(), format!("{error}: {tail}"))
+}
+
+/// Attaches a loaded tracing program; it stays attached while the descriptor is open.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr).map(owned)
+}
