@@ -11,4 +11,5 @@
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
+pub mod kernel;
 pub mod model;
