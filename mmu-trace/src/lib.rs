@@ -11,5 +11,7 @@
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
+pub mod bpf;
 pub mod kernel;
 pub mod model;
+pub mod vm;

@@ -139,7 +139,7 @@ impl Live {
     pub fn identify_new_vms(&mut self) -> Result<()> {
         for (slot, holder) in self.slots()? {
             if self.identities.get(&slot).is_none_or(|known| known.pid != holder.tgid) {
-                self.identities.insert(slot, vm::identify(Path::new("/proc"), holder.tgid));
+                self.identities.insert(slot, identify(holder.tgid));
             }
         }
         Ok(())
@@ -294,6 +294,16 @@ impl Live {
     }
 }
 
+/// Who a process is; one that is gone has only its id.
+fn identify(pid: u32) -> VmIdentity {
+    vm::identify(Path::new("/proc"), pid).unwrap_or_else(|_| VmIdentity {
+        name: format!("pid-{pid}"),
+        pid,
+        vmm: "unknown".to_owned(),
+        ..VmIdentity::default()
+    })
+}
+
 fn add(total: &mut BTreeMap<u16, u64>, part: &BTreeMap<u16, u64>) {
     for (&bucket, &n) in part {
         *total.entry(bucket).or_insert(0) += n;
@@ -339,7 +349,12 @@ fn refusal(hook: &Hook) -> Obstacle {
 /// space, which the discovery probe sees.
 fn discover(object: &mut LoadedObject, btf: &Btf, kallsyms: &Kallsyms) -> Hook {
     let symbol = kallsyms.variants(GET_TASK_MM).next().map_or(GET_TASK_MM, |s| s.name).to_owned();
-    let found = vm::discover(Path::new("/proc"));
+    let found = match vm::discover(Path::new("/proc")) {
+        Ok(found) => found,
+        Err(e) => {
+            return pseudo_hook("vm_discovery", &symbol, HookState::Failed, false, Some(ladder::chain(&e)));
+        }
+    };
     let reason = match ladder::attach_discovery(object, btf, &symbol) {
         Err(refusal) => Some(refusal),
         Ok(discovery) => {

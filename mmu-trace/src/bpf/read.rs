@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue},
 };
 use mmu_trace_ebpf::{
     abi::{InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot, VmStats},
@@ -178,7 +178,7 @@ pub(super) fn gaps(ebpf: &Ebpf) -> Result<BTreeMap<Gap, u64>> {
 
 /// How many page records there are. Walks the map: only for when it may have overflowed.
 pub(super) fn n_live_pages(ebpf: &Ebpf) -> Result<u64> {
-    let map: LruHashMap<_, [u8; PAGE_KEY], [u8; PAGE]> = LruHashMap::try_from(map(ebpf, "PAGES")?)?;
+    let map: HashMap<_, [u8; PAGE_KEY], [u8; PAGE]> = HashMap::try_from(map(ebpf, "PAGES")?)?;
     Ok(map.keys().filter(Result::is_ok).count() as u64)
 }
 
