@@ -11,5 +11,6 @@
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
+pub mod capture;
 pub mod kernel;
 pub mod model;
