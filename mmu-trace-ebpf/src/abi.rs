@@ -2,10 +2,7 @@
 //!
 //! [`ABI_VERSION`] is compared when the object is loaded and written into every capture.
 
-use crate::{
-    histogram::N_BUCKETS,
-    kind::{Cause, FaultResult, Gap, Outcome},
-};
+use crate::kind::Gap;
 
 /// Version of everything in this module; raised with every change of a layout or a discriminant.
 pub const ABI_VERSION: u32 = 1;
@@ -31,6 +28,24 @@ macro_rules! wire {
     };
 }
 
+/// Lengths of arrays indexed by a kind: powers of two, so that a mask bounds the index and the
+/// verifier sees it.
+pub mod len {
+    use crate::kind::{Cause, FaultResult, Outcome};
+
+    /// Indexed by [`Cause`].
+    pub const CAUSES: usize = 32;
+    /// Indexed by [`Outcome`].
+    pub const OUTCOMES: usize = 8;
+    /// Indexed by [`FaultResult`].
+    pub const RESULTS: usize = 8;
+    /// Indexed by [`crate::histogram::bucket`].
+    pub const BUCKETS: usize = 128;
+
+    const _: () = assert!(Cause::COUNT <= CAUSES && Outcome::COUNT <= OUTCOMES);
+    const _: () = assert!(FaultResult::COUNT <= RESULTS && crate::histogram::N_BUCKETS <= BUCKETS);
+}
+
 wire! {
     /// Refaults of one cause.
     pub struct RefaultStats = 32; {
@@ -47,15 +62,15 @@ wire! {
 
 wire! {
     /// All counters of one VM on one CPU (map `VM_STATS`, indexed by slot).
-    pub struct VmStats = 8 * (Cause::COUNT * (Outcome::COUNT + 1) + FaultResult::COUNT + 9) + 32 * Cause::COUNT; {
+    pub struct VmStats = 8 * (len::CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 9) + 32 * len::CAUSES; {
         /// `change_pte` calls by cause and outcome.
-        pub change_pte: [[u64; Outcome::COUNT]; Cause::COUNT],
+        pub change_pte: [[u64; len::OUTCOMES]; len::CAUSES],
         /// `change_pte` calls that these brackets imply, whether or not the kernel has the callback.
-        pub would_be: [u64; Cause::COUNT],
+        pub would_be: [u64; len::CAUSES],
         /// Refaults by the cause of the zap.
-        pub refaults: [RefaultStats; Cause::COUNT],
+        pub refaults: [RefaultStats; len::CAUSES],
         /// Finished guest faults by result.
-        pub faults: [u64; FaultResult::COUNT],
+        pub faults: [u64; len::RESULTS],
         /// Entries of `kvm_mmu_page_fault`.
         pub faults_entered: u64,
         /// Guest faults whose duration is known.
@@ -79,13 +94,13 @@ wire! {
 
 wire! {
     /// The three histograms of one VM on one CPU (map `VM_HISTS`), buckets of [`crate::histogram`].
-    pub struct VmHistograms = 3 * 8 * N_BUCKETS; {
+    pub struct VmHistograms = 3 * 8 * len::BUCKETS; {
         /// Time inside `kvm_mmu_page_fault`.
-        pub fault: [u64; N_BUCKETS],
+        pub fault: [u64; len::BUCKETS],
         /// The same for refaults only.
-        pub refault: [u64; N_BUCKETS],
+        pub refault: [u64; len::BUCKETS],
         /// From the end of the bracket that zapped the page to the refault.
-        pub refault_delay: [u64; N_BUCKETS],
+        pub refault_delay: [u64; len::BUCKETS],
     }
 }
 
@@ -112,7 +127,7 @@ wire! {
     pub struct InvalidationKey = 8; {
         /// VM slot.
         pub slot: u32,
-        /// [`Cause`].
+        /// [`crate::kind::Cause`].
         pub cause: u8,
         /// [`crate::kind::Initiator`].
         pub initiator: u8,
@@ -154,7 +169,7 @@ wire! {
     pub struct PageRecord = 16; {
         /// End of the bracket that zapped it, `CLOCK_MONOTONIC` nanoseconds.
         pub zap_ns: u64,
-        /// [`Cause`] of that bracket.
+        /// [`crate::kind::Cause`] of that bracket.
         pub cause: u8,
         /// State of the mapping, see `decide::page_flags`.
         pub flags: u8,
@@ -177,7 +192,7 @@ wire! {
         pub end: u64,
         /// End of the bracket, `CLOCK_MONOTONIC` nanoseconds; 0: unused.
         pub zap_ns: u64,
-        /// [`Cause`].
+        /// [`crate::kind::Cause`].
         pub cause: u64,
     }
 }
@@ -231,11 +246,11 @@ wire! {
         pub ts_ns: u64,
         /// See [`event_kind`].
         pub kind: u8,
-        /// [`Cause`].
+        /// [`crate::kind::Cause`].
         pub cause: u8,
         /// [`crate::kind::Initiator`].
         pub initiator: u8,
-        /// Invalidation: kernel event. `change_pte`: [`Outcome`]. Fault: [`FaultResult`]. Merge: 1 if merged.
+        /// Invalidation: kernel event. `change_pte`: [`crate::kind::Outcome`]. Fault: [`crate::kind::FaultResult`]. Merge: 1 if merged.
         pub detail: u8,
         /// See [`event_flags`].
         pub flags: u32,
@@ -269,7 +284,7 @@ wire! {
         pub start: u64,
         /// Length in bytes.
         pub len: u32,
-        /// [`Cause`] before refinement (every copy on write is `CowHost` here).
+        /// [`crate::kind::Cause`] before refinement (every copy on write is `CowHost` here).
         pub cause: u32,
     }
 }

@@ -12,6 +12,10 @@
 //!   visible in the metrics, in the report and in `doctor`.
 
 pub mod bpf;
+pub mod capture;
+pub mod kernel;
 pub mod kernel;
 pub mod model;
+pub mod model;
+pub mod vm;
 pub mod vm;

@@ -21,12 +21,7 @@ pub(super) struct Constants {
 impl Constants {
     /// Asks BTF and kallsyms.
     pub(super) fn find(btf: &Btf, kallsyms: &Kallsyms) -> Self {
-        Self {
-            offsets: offsets(btf),
-            values: values(btf),
-            args: args(btf),
-            functions: functions(kallsyms),
-        }
+        Self { offsets: offsets(btf), values: values(btf), args: args(btf), functions: functions(kallsyms) }
     }
 
     /// The members this kernel lacks, as `struct.member`.

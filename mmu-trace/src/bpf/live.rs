@@ -221,11 +221,8 @@ impl Live {
     }
 
     fn vm(&self, slot: u32, holder: &VmSlot, rows: Vec<InvalidationRow>) -> Result<Vm> {
-        let histograms = if self.options.vm_histograms {
-            Some(read::histograms(&self.object.ebpf, slot)?)
-        } else {
-            None
-        };
+        let histograms =
+            if self.options.vm_histograms { Some(read::histograms(&self.object.ebpf, slot)?) } else { None };
         Ok(Vm {
             identity: self.identities.get(&slot).cloned().unwrap_or_default(),
             mmu: None,
@@ -379,7 +376,10 @@ fn types_hook(constants: &Constants) -> Hook {
 
 fn callers_hook(kallsyms: &Kallsyms, left_out: &[String]) -> Hook {
     let reason = if kallsyms.addresses_hidden() {
-        Some("/proc/kallsyms hides addresses (kernel.kptr_restrict): causes come from the KSM hooks alone".into())
+        Some(
+            "/proc/kallsyms hides addresses (kernel.kptr_restrict): causes come from the KSM hooks alone"
+                .into(),
+        )
     } else if left_out.is_empty() {
         None
     } else {

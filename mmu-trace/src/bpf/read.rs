@@ -8,8 +8,10 @@ use aya::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue},
 };
 use mmu_trace_ebpf::{
-    abi::{InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot, VmStats},
-    histogram::N_BUCKETS,
+    abi::{
+        InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot, VmStats,
+        len,
+    },
     kind::{Cause, FaultResult, Gap, Initiator, Outcome},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -197,7 +199,7 @@ fn add_words(sum: &mut [u64], bytes: &[u8]) {
     }
 }
 
-fn sparse(buckets: &[u64; N_BUCKETS]) -> BTreeMap<u16, u64> {
+fn sparse(buckets: &[u64; len::BUCKETS]) -> BTreeMap<u16, u64> {
     buckets.iter().enumerate().filter(|&(_, &n)| n != 0).map(|(b, &n)| (b as u16, n)).collect()
 }
 

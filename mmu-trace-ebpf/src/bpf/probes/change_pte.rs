@@ -12,7 +12,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function},
+    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function, len},
     decide::{self, bracket_flags, call_flags},
     kind::{Gap, Initiator, Outcome},
     task::{ChangePte, TaskState},
@@ -113,7 +113,8 @@ fn unbracketed(mm: u64, cause: u8) -> Option<()> {
 
 #[inline(always)]
 fn count_call(stats: &mut VmStats, cause: u8, outcome: u8) -> Option<()> {
-    add(stats.change_pte.get_mut(cause as usize)?.get_mut(outcome as usize)?, 1);
+    let outcomes = &mut stats.change_pte[cause as usize & (len::CAUSES - 1)];
+    add(&mut outcomes[outcome as usize & (len::OUTCOMES - 1)], 1);
     Some(())
 }
 

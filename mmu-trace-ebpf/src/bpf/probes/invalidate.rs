@@ -13,7 +13,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
         BulkRange, Event, InvalidationKey, InvalidationStats, N_BULK, PageKey, arg, event_flags, event_kind,
-        function, offset, value,
+        function, len, offset, value,
     },
     decide::{self, bracket_flags},
     kind::{Cause, Gap},
@@ -211,9 +211,7 @@ fn note_totals(bracket: &Bracket) {
         return;
     }
     let Some(stats) = maps::stats(bracket.slot) else { return };
-    if let Some(would_be) = stats.would_be.get_mut(bracket.cause as usize) {
-        add(would_be, 1);
-    }
+    add(&mut stats.would_be[bracket.cause as usize & (len::CAUSES - 1)], 1);
     if bracket.cause == Cause::KsmUnmerge as u8 {
         add(&mut stats.ksm_unmerges, 1);
     } else if bracket.flags & bracket_flags::KSM_PAGE != 0 {
