@@ -14,8 +14,5 @@
 pub mod bpf;
 pub mod capture;
 pub mod kernel;
-pub mod kernel;
 pub mod model;
-pub mod model;
-pub mod vm;
 pub mod vm;

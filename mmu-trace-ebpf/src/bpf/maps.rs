@@ -83,6 +83,14 @@ pub(super) fn add(counter: &mut u64, n: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, n) };
 }
 
+/// The element of a counter array at `index`. Lengths are powers of two; the black box keeps the
+/// compiler from dropping a mask that it can prove needless and the verifier cannot.
+#[inline(always)]
+pub(super) fn element<T, const N: usize>(array: &mut [T; N], index: usize) -> &mut T {
+    const { assert!(N.is_power_of_two()) };
+    &mut array[core::hint::black_box(index) & (N - 1)]
+}
+
 /// Counts a gap.
 #[inline(always)]
 pub(super) fn count(gap: Gap) {

@@ -9,6 +9,8 @@
 
 mod catalogue;
 mod constants;
+#[cfg(test)]
+mod driver;
 mod host;
 mod ladder;
 mod live;

@@ -12,7 +12,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function, len},
+    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function},
     decide::{self, bracket_flags, call_flags},
     kind::{Gap, Initiator, Outcome},
     task::{ChangePte, TaskState},
@@ -21,7 +21,7 @@ use mmu_trace_ebpf::{
 use super::{
     super::{
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
-        maps::{self, add, count},
+        maps::{self, add, count, element},
         read, stream, vm,
     },
     invalidate,
@@ -113,8 +113,8 @@ fn unbracketed(mm: u64, cause: u8) -> Option<()> {
 
 #[inline(always)]
 fn count_call(stats: &mut VmStats, cause: u8, outcome: u8) -> Option<()> {
-    let outcomes = &mut stats.change_pte[cause as usize & (len::CAUSES - 1)];
-    add(&mut outcomes[outcome as usize & (len::OUTCOMES - 1)], 1);
+    let outcomes = element(&mut stats.change_pte, cause as usize);
+    add(element(outcomes, outcome as usize), 1);
     Some(())
 }
 

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
         BulkRange, Event, InvalidationKey, InvalidationStats, N_BULK, PageKey, arg, event_flags, event_kind,
-        function, len, offset, value,
+        function, offset, value,
     },
     decide::{self, bracket_flags},
     kind::{Cause, Gap},
@@ -24,7 +24,7 @@ use super::{
     super::{
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
         config,
-        maps::{self, BULK_ZAPS, CALLERS, INVALIDATIONS, add, count},
+        maps::{self, BULK_ZAPS, CALLERS, INVALIDATIONS, add, count, element},
         read, stream, vm,
     },
     change_pte,
@@ -211,7 +211,7 @@ fn note_totals(bracket: &Bracket) {
         return;
     }
     let Some(stats) = maps::stats(bracket.slot) else { return };
-    add(&mut stats.would_be[bracket.cause as usize & (len::CAUSES - 1)], 1);
+    add(element(&mut stats.would_be, bracket.cause as usize), 1);
     if bracket.cause == Cause::KsmUnmerge as u8 {
         add(&mut stats.ksm_unmerges, 1);
     } else if bracket.flags & bracket_flags::KSM_PAGE != 0 {

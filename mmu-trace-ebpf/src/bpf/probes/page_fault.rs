@@ -15,7 +15,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
         BulkZaps, Event, MISSING, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags,
-        event_kind, len, offset, value,
+        event_kind, offset, value,
     },
     decide::{self, page_flags, pte_state, scope},
     histogram::bucket,
@@ -26,7 +26,7 @@ use mmu_trace_ebpf::{
 use super::super::{
     call::{Entry, Exit, entry_hook, exit_hook},
     config,
-    maps::{self, BULK_ZAPS, VM_HISTS, add, count},
+    maps::{self, BULK_ZAPS, VM_HISTS, add, count, element},
     read, stream, vm,
 };
 
@@ -146,7 +146,7 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
     task.fault.delay_ns = task.fault.t0_ns.saturating_sub(record.zap_ns);
     task.fault.flags |= fault_flags::REFAULT | if is_avoidable { fault_flags::AVOIDABLE } else { 0 };
     let stats = maps::stats(task.fault.slot)?;
-    let refaults = &mut stats.refaults[record.cause as usize & (len::CAUSES - 1)];
+    let refaults = element(&mut stats.refaults, record.cause as usize);
     add(&mut refaults.n, 1);
     if is_avoidable {
         add(&mut refaults.avoidable, 1);
@@ -205,11 +205,11 @@ pub(super) fn finish() -> Option<()> {
     let ns = now.wrapping_sub(fault.t0_ns);
     let refault = fault.flags & fault_flags::REFAULT != 0;
     let stats = maps::stats(fault.slot)?;
-    add(&mut stats.faults[fault.result as usize & (len::RESULTS - 1)], 1);
+    add(element(&mut stats.faults, fault.result as usize), 1);
     add(&mut stats.faults_timed, 1);
     add(&mut stats.faults_ns, ns);
     if refault {
-        let refaults = &mut stats.refaults[fault.cause as usize & (len::CAUSES - 1)];
+        let refaults = element(&mut stats.refaults, fault.cause as usize);
         add(&mut refaults.ns, ns);
         if fault.flags & fault_flags::AVOIDABLE != 0 {
             add(&mut refaults.avoidable_ns, ns);
@@ -226,11 +226,11 @@ fn note_durations(fault: &Fault, ns: u64, refault: bool) -> Option<()> {
     let slot = if per_vm { fault.slot } else { UNATTRIBUTED };
     // SAFETY: aligned counters, only added to atomically.
     let histograms: &mut VmHistograms = unsafe { &mut *VM_HISTS.get_ptr_mut(slot)? };
-    let duration = bucket(ns) & (len::BUCKETS - 1);
-    add(&mut histograms.fault[duration], 1);
+    let duration = bucket(ns);
+    add(element(&mut histograms.fault, duration), 1);
     if refault {
-        add(&mut histograms.refault[duration], 1);
-        add(&mut histograms.refault_delay[bucket(fault.delay_ns) & (len::BUCKETS - 1)], 1);
+        add(element(&mut histograms.refault, duration), 1);
+        add(element(&mut histograms.refault_delay, bucket(fault.delay_ns)), 1);
     }
     Some(())
 }
