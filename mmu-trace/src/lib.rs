@@ -15,4 +15,5 @@ pub mod bpf;
 pub mod capture;
 pub mod kernel;
 pub mod model;
+pub mod record;
 pub mod vm;

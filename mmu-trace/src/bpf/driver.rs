@@ -118,7 +118,7 @@ impl Driver {
     }
 
     fn gap(&self, gap: Gap) -> u64 {
-        read::gaps(&self.object.ebpf).expect("gaps").get(&gap).copied().unwrap_or(0)
+        read::gap(&self.object.ebpf, gap).expect("gap")
     }
 }
 

@@ -62,6 +62,7 @@ pub struct Live {
     options: Options,
     started: Instant,
     start_unix_ns: u64,
+    start_monotonic_ns: u64,
     /// Identities by slot, taken when the VM was first seen.
     identities: BTreeMap<u32, VmIdentity>,
     /// Slots whose VM had ended at the last snapshot.
@@ -105,6 +106,7 @@ impl Live {
             options,
             started: Instant::now(),
             start_unix_ns: unix_ns(),
+            start_monotonic_ns: monotonic_ns(),
             identities: BTreeMap::new(),
             ended: Vec::new(),
             ring,
@@ -129,6 +131,20 @@ impl Live {
     #[must_use]
     pub fn start_unix_ns(&self) -> u64 {
         self.start_unix_ns
+    }
+
+    /// The same moment on `CLOCK_MONOTONIC`, the clock of [`Event::ts_ns`], nanoseconds.
+    #[must_use]
+    pub fn start_monotonic_ns(&self) -> u64 {
+        self.start_monotonic_ns
+    }
+
+    /// One of the kernel side's gap counters.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn gap(&self, gap: Gap) -> Result<u64> {
+        read::gap(&self.object.ebpf, gap)
     }
 
     /// Looks who the VMs are that came since the last call. Call it now and then: a VM that ends
@@ -411,4 +427,9 @@ fn describe_host(kallsyms: &Kallsyms) -> Host {
 fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

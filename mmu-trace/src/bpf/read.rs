@@ -165,14 +165,19 @@ impl InvalidationRow {
     }
 }
 
+/// One of the kernel side's gap counters.
+pub(super) fn gap(ebpf: &Ebpf, gap: Gap) -> Result<u64> {
+    let map: PerCpuArray<_, u64> = PerCpuArray::try_from(map(ebpf, "GAPS")?)?;
+    Ok(map.get(&(gap as u32), 0)?.iter().sum())
+}
+
 /// The kernel side's gap counters, zeros left out.
 pub(super) fn gaps(ebpf: &Ebpf) -> Result<BTreeMap<Gap, u64>> {
-    let map: PerCpuArray<_, u64> = PerCpuArray::try_from(map(ebpf, "GAPS")?)?;
     let mut gaps = BTreeMap::new();
-    for &gap in Gap::ALL {
-        let n: u64 = map.get(&(gap as u32), 0)?.iter().sum();
+    for &kind in Gap::ALL {
+        let n = gap(ebpf, kind)?;
         if n != 0 {
-            gaps.insert(gap, n);
+            gaps.insert(kind, n);
         }
     }
     Ok(gaps)
