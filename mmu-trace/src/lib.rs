@@ -12,3 +12,5 @@
 //!   visible in the metrics, in the report and in `doctor`.
 
 pub mod model;
+/// What a snapshot says: the JSON schema and the text a person reads.
+pub mod report;
