@@ -14,3 +14,5 @@
 pub mod model;
 /// What a snapshot says: the JSON schema and the text a person reads.
 pub mod report;
+/// Which processes run VMs, and who those VMs are.
+pub mod vm;

@@ -1,0 +1,73 @@
+//! Bounded reads of single files of a process.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// No file read here is taken further than this; a VMM's command line has a few kilobytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A process or the proc file system could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// A file or directory could not be read.
+    #[error("reading {}", .path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The `stat` line of a process is not one.
+    #[error("process {pid} has no start time in its stat file")]
+    Stat {
+        /// The process.
+        pid: u32,
+    },
+}
+
+/// When process `pid` started, in clock ticks since boot.
+///
+/// # Errors
+/// If the process is gone, or its `stat` file makes no sense.
+pub fn start_time_ticks(proc_root: &Path, pid: u32) -> Result<u64, ProcError> {
+    let stat = load(proc_root, pid, "stat")?;
+    parse_start_time(&String::from_utf8_lossy(&stat)).ok_or(ProcError::Stat { pid })
+}
+
+/// Field 22 of `stat`. The second one, the command in parentheses, may hold anything.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The first megabyte of a file of process `pid`.
+pub(super) fn load(proc_root: &Path, pid: u32, file: &str) -> Result<Vec<u8>, ProcError> {
+    let path = proc_root.join(pid.to_string()).join(file);
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|source| ProcError::Read { path: path.clone(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_may_look_like_fields() {
+        let stat = "7 (x) S 1) S 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 777 21";
+        assert_eq!(parse_start_time(stat), Some(777));
+        assert_eq!(parse_start_time("7 (x) S 2 3"), None);
+        assert_eq!(parse_start_time(""), None);
+    }
+
+    #[test]
+    fn reads_our_own_start_time() {
+        assert!(start_time_ticks(Path::new("/proc"), std::process::id()).unwrap() > 0);
+    }
+}
