@@ -11,8 +11,7 @@
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
+pub mod metrics;
 pub mod model;
-/// What a snapshot says: the JSON schema and the text a person reads.
 pub mod report;
-/// Which processes run VMs, and who those VMs are.
 pub mod vm;

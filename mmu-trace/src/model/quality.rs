@@ -51,6 +51,19 @@ pub enum Backend {
     None,
 }
 
+impl Backend {
+    /// The label used in reports and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::RawTracepoint => "raw_tracepoint",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Whether a hook is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

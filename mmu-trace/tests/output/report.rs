@@ -1,25 +1,13 @@
-//! Every report is compared with a file in `tests/golden`. `UPDATE_GOLDEN=1` writes the files anew:
-//! read the difference before you commit it.
-
-mod fixture;
-
-use std::{env, fs, path::Path};
+//! Reports, as text and as JSON.
 
 use mmu_trace::{
     model::{Counters, Snapshot},
     report::{Report, text},
 };
 
-const WIDTH: usize = 100;
+use crate::{fixture, golden};
 
-fn golden(file: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
-    if env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(&path, actual).unwrap();
-    }
-    let expected = fs::read_to_string(&path).unwrap();
-    assert_eq!(actual, expected, "differs from {}", path.display());
-}
+const WIDTH: usize = 100;
 
 fn check(name: &str, snapshot: &Snapshot) {
     let text = text(snapshot);
