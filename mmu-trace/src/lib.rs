@@ -11,7 +11,9 @@
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
+pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod report;
+pub mod source;
 pub mod vm;

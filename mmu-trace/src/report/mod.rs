@@ -18,3 +18,5 @@ pub use schema::{
     RefaultCauses, Refaults, Report, SCHEMA, UNATTRIBUTED, Vm, Window,
 };
 pub use text::text;
+
+pub(crate) use layout::{Align, Table};
