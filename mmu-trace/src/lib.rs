@@ -11,6 +11,7 @@
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
+pub mod cli;
 pub mod http;
 pub mod metrics;
 pub mod model;

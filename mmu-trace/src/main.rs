@@ -1,2 +1,7 @@
 //! The `mmu-trace` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mmu_trace::cli::main()
+}
