@@ -87,7 +87,7 @@ mod tests {
     fn what_was_not_looked_at_is_said() {
         let text = as_text(&found());
         assert!(
-            text.contains("web1") && text.ends_with("Processes not permitted to look at (root is): 90\n"),
+            text.contains("web1") && text.ends_with("Processes not permitted to look at: 90\n"),
             "{text}"
         );
         assert!(as_text(&Discovery::default()).starts_with("No process with a VM found."));
