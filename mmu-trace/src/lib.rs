@@ -13,7 +13,12 @@
 
 pub mod bpf;
 pub mod capture;
+pub mod cli;
+pub mod http;
 pub mod kernel;
+pub mod metrics;
 pub mod model;
 pub mod record;
+pub mod report;
+pub mod source;
 pub mod vm;

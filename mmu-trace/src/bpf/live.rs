@@ -100,7 +100,7 @@ impl Live {
             _links: links,
             hooks,
             events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
-            host: describe_host(&kallsyms),
+            host: describe_host(Some(&kallsyms)),
             kallsyms,
             object,
             options,
@@ -415,18 +415,40 @@ fn take_ring(object: &mut LoadedObject) -> Result<RingBuf<MapData>> {
     Ok(RingBuf::try_from(map)?)
 }
 
-fn describe_host(kallsyms: &Kallsyms) -> Host {
+fn describe_host(kallsyms: Option<&Kallsyms>) -> Host {
     let uname = rustix::system::uname();
     Host {
         kernel: uname.release().to_string_lossy().into_owned(),
         arch: uname.machine().to_string_lossy().into_owned(),
-        has_change_pte: kallsyms.contains(CHANGE_PTE),
+        has_change_pte: kallsyms.is_some_and(|k| k.contains(CHANGE_PTE)),
     }
 }
 
 fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What is known while KVM is not loaded: the host, and why there is nothing else.
+#[must_use]
+pub fn waiting_snapshot() -> Snapshot {
+    let kallsyms = Kallsyms::load().ok();
+    let reason = Some("kvm is not loaded; the tracer waits for it".to_owned());
+    let hooks = HOOKS
+        .iter()
+        .map(|spec| {
+            let symbol = spec.symbols.first().copied().unwrap_or_default();
+            pseudo_hook(spec.name, symbol, HookState::Absent, true, reason.clone())
+        })
+        .collect();
+    Snapshot {
+        host: describe_host(kallsyms.as_ref()),
+        window: Window { start_unix_ns: unix_ns(), seconds: 0.0 },
+        quality: Quality { hooks, ..Quality::default() },
+        vms: Vec::new(),
+        unattributed: Counters::default(),
+        histograms: Histograms::default(),
+    }
 }
 
 fn monotonic_ns() -> u64 {

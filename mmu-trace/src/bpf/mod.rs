@@ -20,7 +20,7 @@ mod side;
 mod sys;
 
 pub use host::{Obstacle, Requirement, find_obstacles, kvm_is_loaded, requirements};
-pub use live::{Live, Options};
+pub use live::{Live, Options, waiting_snapshot};
 
 /// Which attach backends may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

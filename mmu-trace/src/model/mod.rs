@@ -4,10 +4,12 @@
 //! computed from nothing else.
 
 mod counters;
+mod figure;
 mod quality;
 mod quantile;
 
 pub use counters::{Counters, Histograms, Invalidation, InvalidationKey, Refaults};
+pub use figure::Figure;
 pub use quality::{Backend, Hook, HookState, Quality};
 pub use quantile::quantile_ns;
 

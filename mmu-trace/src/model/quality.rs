@@ -51,6 +51,19 @@ pub enum Backend {
     None,
 }
 
+impl Backend {
+    /// The label used in reports and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::RawTracepoint => "raw_tracepoint",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Whether a hook is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -104,6 +117,6 @@ impl Quality {
             && self.missed_returns() == 0
             && self.map_full() == 0
             && !self.truncated
-            && self.hooks.iter().all(|h| !h.required || h.state != HookState::Failed)
+            && self.hooks.iter().all(|h| !h.required || h.state == HookState::Attached)
     }
 }

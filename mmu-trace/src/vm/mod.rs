@@ -63,7 +63,7 @@ impl SkipReason {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Vanished => "ended during the scan",
-            Self::Denied => "not permitted to look at (root is)",
+            Self::Denied => "not permitted to look at",
             Self::Unreadable => "unreadable",
         }
     }

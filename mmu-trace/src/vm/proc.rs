@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_command_may_look_like_fields() {
-        let stat = "7 (x) S 1) S 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 777 22";
+        let stat = "7 (x) S 1) S 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 777 21";
         assert_eq!(parse_start_time(stat), Some(777));
         assert_eq!(parse_start_time("7 (x) S 2 3"), None);
         assert_eq!(parse_start_time(""), None);

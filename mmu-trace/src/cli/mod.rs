@@ -1,0 +1,149 @@
+//! The command line: the only place that prints and that decides exit codes.
+
+pub mod daemon;
+pub mod doctor;
+mod error;
+mod output;
+pub mod record;
+pub mod report;
+mod stop;
+pub mod vms;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use error::CliError;
+use stop::Stop;
+
+use crate::bpf::{self, Live, Obstacle, Options};
+
+/// What KSM and the kernel's own housekeeping cost each KVM guest.
+#[derive(Parser, Debug)]
+#[command(name = "mmu-trace", version, after_help = error::EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Trace and serve Prometheus metrics.
+    Daemon(daemon::DaemonArgs),
+    /// Trace for a while and write a capture.
+    Record(record::RecordArgs),
+    /// Show what a capture says.
+    Report(report::ReportArgs),
+    /// List the VMs of this host.
+    Vms(vms::VmsArgs),
+    /// Say what this kernel offers, hook by hook.
+    Doctor(doctor::DoctorArgs),
+}
+
+/// How to attach to kernel functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// The best each hook allows.
+    Auto,
+    /// fentry and fexit only.
+    Fentry,
+    /// kprobes and kretprobes only.
+    Kprobe,
+}
+
+impl From<BackendChoice> for bpf::BackendChoice {
+    fn from(choice: BackendChoice) -> Self {
+        match choice {
+            BackendChoice::Auto => Self::Auto,
+            BackendChoice::Fentry => Self::Fentry,
+            BackendChoice::Kprobe => Self::Kprobe,
+        }
+    }
+}
+
+/// Starts the tracer; a host that cannot be traced is an error of its own.
+fn start_tracer(options: Options) -> Result<Live, CliError> {
+    Live::start(options).map_err(|error| match error.downcast::<Obstacle>() {
+        Ok(obstacle) => CliError::Untraceable(obstacle.to_string()),
+        Err(error) => CliError::Failed(error),
+    })
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => exit_code(run(&cli.command)),
+        Err(error) => {
+            // Help, version or a usage error; if they cannot be printed there is nobody to tell.
+            _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::Daemon(args) => daemon::run(args),
+        Command::Record(args) => record::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Vms(args) => vms::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    }
+}
+
+fn exit_code(result: Result<(), CliError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if !matches!(error, CliError::Interrupted) {
+        note(&format!("error: {}", error.chain()));
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// Tells the user something beside the output.
+fn note(text: &str) {
+    // Without a standard error there is nobody to tell.
+    _ = writeln!(io::stderr(), "mmu-trace: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The commands that need a tracer.
+    #[derive(Parser, Debug)]
+    enum Tracing {
+        Daemon(daemon::DaemonArgs),
+        Record(record::RecordArgs),
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        Tracing::command().debug_assert();
+    }
+
+    #[test]
+    fn a_recording_is_described_by_its_arguments() {
+        let line = "mmu-trace record -o x --vm a --vm b --duration 5min --backend kprobe -- sleep -1";
+        let Tracing::Record(args) = Tracing::try_parse_from(line.split(' ')).unwrap() else {
+            panic!("{line}")
+        };
+        assert_eq!(
+            (args.vms.as_slice(), args.backend),
+            (&["a".to_owned(), "b".into()][..], BackendChoice::Kprobe)
+        );
+        assert_eq!(args.command, ["sleep", "-1"]);
+    }
+
+    #[test]
+    fn the_daemon_listens_on_this_host_only_unless_told() {
+        let Tracing::Daemon(args) = Tracing::try_parse_from(["x", "daemon"]).unwrap() else { panic!() };
+        assert_eq!(args.listen.to_string(), "127.0.0.1:9948");
+    }
+}

@@ -1,0 +1,294 @@
+//! `mmu-trace record`: writes a capture for a time, for the life of a command, or until Ctrl-C.
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::{
+    process::{Child, Command},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{BackendChoice, CliError, Stop, note, start_tracer};
+use crate::{
+    bpf::{self, Live, Options},
+    capture::EndReason,
+    model::{Snapshot, VmIdentity},
+    record::{Progress, RecordError, Recorded, Recording, Wanted, is_wanted},
+    report::count,
+};
+
+/// How often the ring buffer is emptied; it holds a second of the busiest merge.
+const POLL_EVERY: Duration = Duration::from_millis(50);
+/// How often the progress line changes.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+/// Most VMs told apart in one recording, ended ones included.
+const MAX_VMS: u32 = 1000;
+
+/// Arguments of `record`.
+#[derive(Args, Debug)]
+pub struct RecordArgs {
+    /// The capture to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How long to record, e.g. 30s or 5min; without it and without a command, until Ctrl-C.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Record only this VM; may be given several times.
+    #[arg(long = "vm", value_name = "NAME")]
+    pub vms: Vec<String>,
+    /// How to attach to kernel functions.
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+    /// Record for the life of this command.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+impl RecordArgs {
+    /// Checks that every VM asked for is among `known`.
+    ///
+    /// # Errors
+    /// A usage error that lists the names there are.
+    fn check_vms(&self, known: &[&VmIdentity]) -> Result<(), CliError> {
+        let is_known = |wanted: &&String| known.iter().any(|id| is_wanted(&[(*wanted).clone()], id));
+        match self.vms.iter().find(|wanted| !is_known(wanted)) {
+            None => Ok(()),
+            Some(unknown) => Err(unknown_vm(unknown, known)),
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        let command = self.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        Wanted { vms: self.vms.clone(), command }
+    }
+}
+
+fn unknown_vm(name: &str, known: &[&VmIdentity]) -> CliError {
+    let names: Vec<&str> = known.iter().map(|id| id.name.as_str()).collect();
+    let there_are = if names.is_empty() {
+        "none is running".to_owned()
+    } else {
+        format!("there are {}", names.join(", "))
+    };
+    CliError::Usage(format!("no VM is called {name:?}; {there_are}"))
+}
+
+/// A duration above zero in the notation of the `humantime` crate.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be longer than nothing".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write 30s, 5min or 1h")),
+    }
+}
+
+/// Records.
+///
+/// # Errors
+/// If this host cannot be traced, the capture not be written, or the user interrupted; a capture
+/// that was begun is closed properly in each case.
+pub fn run(args: &RecordArgs) -> Result<(), CliError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    runtime.block_on(record(args))
+}
+
+async fn record(args: &RecordArgs) -> Result<(), CliError> {
+    let mut stop = Stop::new()?;
+    wait_for_kvm(&mut stop).await?;
+    let live = start(args)?;
+    let mut recording = Recording::start(live, &args.output, args.wanted()).map_err(failed)?;
+    let mut command = match spawn(&args.command) {
+        Ok(command) => command,
+        Err(error) => {
+            recording.finish(EndReason::Error).map_err(failed)?;
+            return Err(error);
+        }
+    };
+    let ended = watch(&mut recording, args.duration, command.as_mut(), &mut stop).await;
+    end_command(command).await;
+    let reason = *ended.as_ref().unwrap_or(&EndReason::Error);
+    let recorded = recording.finish(reason).map_err(failed);
+    ended.map_err(failed)?;
+    summarise(&recorded?);
+    if reason == EndReason::Interrupted { Err(CliError::Interrupted) } else { Ok(()) }
+}
+
+/// KVM's functions can be hooked only once it is loaded.
+async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
+    if bpf::kvm_is_loaded() || !bpf::find_obstacles().is_empty() {
+        return Ok(());
+    }
+    note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd; Ctrl-C gives up)");
+    let mut tick = interval(Duration::from_millis(200));
+    while !bpf::kvm_is_loaded() {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.requested() => return Err(CliError::Interrupted),
+        }
+    }
+    Ok(())
+}
+
+fn start(args: &RecordArgs) -> Result<Live, CliError> {
+    let options =
+        Options { backend: args.backend.into(), recording: true, vm_histograms: true, max_vms: MAX_VMS };
+    let live = start_tracer(options)?;
+    args.check_vms(&live.identities().values().collect::<Vec<_>>())?;
+    Ok(live)
+}
+
+/// Starts the command; the tracer already runs, so nothing of it is missed.
+fn spawn(command: &[OsString]) -> Result<Option<Child>, CliError> {
+    let Some((program, args)) = command.split_first() else { return Ok(None) };
+    let child = Command::new(program).args(args).spawn();
+    child.map(Some).map_err(|e| CliError::Usage(format!("cannot run {}: {e}", program.display())))
+}
+
+/// Polls until something ends the recording.
+async fn watch(
+    recording: &mut Recording,
+    duration: Option<Duration>,
+    mut command: Option<&mut Child>,
+    stop: &mut Stop,
+) -> Result<EndReason, RecordError> {
+    let mut tick = interval(POLL_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let started = Instant::now();
+    let mut progress = ProgressLine::new();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => progress.show(&recording.poll()?),
+            () = stop.requested() => return Ok(EndReason::Interrupted),
+            () = exited(command.as_deref_mut()) => return Ok(EndReason::Command),
+        }
+        if duration.is_some_and(|duration| started.elapsed() >= duration) {
+            return Ok(EndReason::Duration);
+        }
+    }
+}
+
+/// Returns when the command has ended; never, if there is none.
+async fn exited(command: Option<&mut Child>) {
+    match command {
+        // Waiting fails only for a child that somebody else has waited for: it is gone as well.
+        Some(child) => drop(child.wait().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends a command that outlives its recording, and says how one failed.
+async fn end_command(command: Option<Child>) {
+    let Some(mut child) = command else { return };
+    if let Some(pid) =
+        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+    {
+        // It may have ended in between.
+        _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    match child.wait().await {
+        Ok(status) if !status.success() => note(&format!("the command ended with {status}")),
+        _ => {}
+    }
+}
+
+fn summarise(recorded: &Recorded) {
+    let Recorded { path, snapshot, events } = recorded;
+    note(&format!(
+        "wrote {}: {} events in {:.1} s; show it with: mmu-trace report {}",
+        path.display(),
+        count(*events),
+        snapshot.window.seconds,
+        path.display()
+    ));
+    if let Some(warning) = quality_warning(snapshot) {
+        note(&warning);
+    }
+}
+
+fn quality_warning(snapshot: &Snapshot) -> Option<String> {
+    (!snapshot.quality.is_complete()).then(|| {
+        "the figures are not complete; the report's second paragraph says what is missing".to_owned()
+    })
+}
+
+fn failed(error: RecordError) -> CliError {
+    CliError::Failed(error.into())
+}
+
+/// One line on a terminal, written over again and again; nothing elsewhere.
+struct ProgressLine {
+    is_terminal: bool,
+    shown: Option<Instant>,
+}
+
+impl ProgressLine {
+    fn new() -> Self {
+        Self { is_terminal: io::stderr().is_terminal(), shown: None }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        if !self.is_terminal || self.shown.is_some_and(|at| at.elapsed() < SHOW_EVERY) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let line = format!(
+            "\r\x1b[Krecording {:.0} s: {} events, {} lost, {} VMs (Ctrl-C ends)",
+            progress.elapsed.as_secs_f64(),
+            count(progress.events),
+            count(progress.lost),
+            progress.vms
+        );
+        // Without a standard error there is nobody to tell.
+        _ = io::stderr().write_all(line.as_bytes());
+    }
+}
+
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            _ = io::stderr().write_all(b"\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(vms: &[&str]) -> RecordArgs {
+        RecordArgs {
+            output: "x".into(),
+            duration: None,
+            vms: vms.iter().map(|vm| (*vm).to_owned()).collect(),
+            backend: BackendChoice::Auto,
+            command: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_unknown_vm_is_a_usage_error_that_lists_the_known() {
+        let known = VmIdentity { name: "web1".into(), ..VmIdentity::default() };
+        let error = args(&["web2"]).check_vms(&[&known]).unwrap_err();
+        assert_eq!(
+            (error.exit_code(), error.to_string().as_str()),
+            (2, "no VM is called \"web2\"; there are web1")
+        );
+        assert!(args(&["web1"]).check_vms(&[&known]).is_ok());
+        assert!(args(&[]).check_vms(&[]).is_ok());
+    }
+
+    #[test]
+    fn durations_need_a_unit_and_a_length() {
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert!(
+            parse_duration("30").is_err() && parse_duration("0s").is_err() && parse_duration("x").is_err()
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! The daemon's HTTP server: `/metrics`, `/healthz` and a page for people.
+//!
+//! One task accepts, one task serves each connection, one blocking call at a time reads the
+//! counters. Everything is bounded: connections by [`MAX_CONNECTIONS`] (further ones wait in the
+//! kernel's backlog), their life by [`MAX_CONNECTION_LIFE`], a request's header by
+//! [`HEADER_TIMEOUT`]. A failed scrape is answered with 500, counted, and stops nothing.
+
+mod page;
+mod reply;
+
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::source::Source;
+use reply::Scraper;
+
+/// Connections served at a time: a few scrapers and a few people.
+pub const MAX_CONNECTIONS: usize = 32;
+/// How long a client may take to send a request's header, and stay idle between two requests.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection is closed after this, so that stuck readers do not hold their place for ever.
+const MAX_CONNECTION_LIFE: Duration = Duration::from_secs(600);
+/// How long a request under way may take when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a failed accept (out of descriptors, say), which would otherwise spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound server that does not serve yet.
+pub struct Server {
+    listener: TcpListener,
+    scraper: Arc<Scraper>,
+}
+
+impl Server {
+    /// Binds `address`; port 0 takes any free port.
+    ///
+    /// # Errors
+    /// If the address is in use, not ours or not permitted.
+    pub async fn bind(address: SocketAddr, source: Box<dyn Source>) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { listener, scraper: Arc::new(Scraper::new(source)) })
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is ready, then lets requests under way finish for a few seconds.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let (stopping, stopped) = watch::channel(());
+        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some((stream, permit)) = accept(&self.listener, &free) => {
+                    connections.spawn(connection(stream, permit, Arc::clone(&self.scraper), stopped.clone()));
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop((self.listener, stopping));
+        // Whatever does not finish in time is aborted when the set is dropped.
+        _ = timeout(STOP_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// The next connection, as soon as there is room for it; `None` after an error and a pause.
+async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(free).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(_) => {
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Serves one connection to its end, to the end of its life, or to the server's.
+async fn connection(
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+    scraper: Arc<Scraper>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let scraper = Arc::clone(&scraper);
+        async move { Ok::<_, std::convert::Infallible>(scraper.reply(&request).await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        // A client that goes away or talks nonsense is its own affair.
+        _ = connection.as_mut() => return,
+        _ = stopped.changed() => {}
+        () = sleep(MAX_CONNECTION_LIFE) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    _ = timeout(STOP_TIMEOUT, connection).await;
+}

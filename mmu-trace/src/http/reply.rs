@@ -1,0 +1,93 @@
+//! From a request to its response.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Bytes,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+};
+use tokio::sync::Mutex;
+
+use super::page;
+use crate::{
+    metrics::{self, Health, Process},
+    model::Snapshot,
+    source::Source,
+};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// Answers requests from one source of snapshots.
+pub(super) struct Scraper {
+    source: Arc<Mutex<Box<dyn Source>>>,
+    errors: AtomicU64,
+}
+
+impl Scraper {
+    pub(super) fn new(source: Box<dyn Source>) -> Self {
+        Self { source: Arc::new(Mutex::new(source)), errors: AtomicU64::new(0) }
+    }
+
+    /// The response to any request; hyper leaves the body out where it is `HEAD`.
+    pub(super) async fn reply<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response =
+                response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => answer(metrics::CONTENT_TYPE, self.metrics().await),
+            "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            "/" => answer(HTML, self.snapshot().await.map(|(snapshot, _)| page::landing(&snapshot))),
+            _ => response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics\n".to_owned()),
+        }
+    }
+
+    async fn metrics(&self) -> anyhow::Result<String> {
+        let (snapshot, scrape_duration) = self.snapshot().await?;
+        let scrape_errors = self.errors.load(Ordering::Relaxed);
+        let health = Health { scrape_duration, scrape_errors, process: Process::load() };
+        Ok(metrics::encode(&snapshot, &health)?)
+    }
+
+    /// A snapshot and how long it took. Readers queue here, on no thread.
+    async fn snapshot(&self) -> anyhow::Result<(Snapshot, Duration)> {
+        let mut source = Arc::clone(&self.source).lock_owned().await;
+        let read = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            source.snapshot().map(|snapshot| (snapshot, start.elapsed()))
+        });
+        let snapshot = read.await.context("the reader of the counters panicked").and_then(|result| result);
+        if snapshot.is_err() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        snapshot.context("reading the counters")
+    }
+}
+
+fn answer(content_type: &'static str, body: anyhow::Result<String>) -> Response<Full<Bytes>> {
+    match body {
+        Ok(body) => response(StatusCode::OK, content_type, body),
+        Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error:#}\n")),
+    }
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

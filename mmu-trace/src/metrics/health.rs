@@ -1,0 +1,89 @@
+//! The daemon's own series: what it is, what it can see, what it lost.
+
+use std::time::Duration;
+
+use mmu_trace_ebpf::kind::Gap;
+
+use super::{exposition::Exposition, process::Process, table};
+use crate::{
+    model::{Figure, HookState, Quality, Snapshot},
+    report::Mode,
+    vm::clean,
+};
+
+/// Longest reason shown as a label value, in bytes.
+const MAX_REASON_BYTES: usize = 256;
+
+/// What a scrape knows beside the snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// How long it took to get the snapshot.
+    pub scrape_duration: Duration,
+    /// Scrapes that got none.
+    pub scrape_errors: u64,
+    /// This process; `None` if `/proc/self` could not be read.
+    pub process: Option<Process>,
+}
+
+pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, health: &Health) {
+    exposition.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    add_kernel(exposition, snapshot);
+    add_quality(exposition, &snapshot.quality);
+    exposition.set(&table::SCRAPE_DURATION, &[], health.scrape_duration.as_secs_f64());
+    exposition.add(&table::SCRAPE_ERRORS, &[], health.scrape_errors);
+    if let Some(process) = &health.process {
+        add_process(exposition, process);
+    }
+}
+
+fn add_kernel(exposition: &mut Exposition, snapshot: &Snapshot) {
+    let host = &snapshot.host;
+    let mode = if host.has_change_pte { Mode::Direct } else { Mode::Counterfactual };
+    exposition.set(&table::KERNEL_INFO, &[&host.kernel, &host.arch, mode.label()], 1.0);
+    for &figure in Figure::ALL {
+        let reason = snapshot.unknown(figure);
+        let available = if reason.is_none() { 1.0 } else { 0.0 };
+        let reason = clean(reason.unwrap_or_default().as_bytes(), MAX_REASON_BYTES);
+        exposition.set(&table::SOURCE_AVAILABLE, &[figure.label(), &reason], available);
+    }
+}
+
+fn add_quality(exposition: &mut Exposition, quality: &Quality) {
+    for hook in &quality.hooks {
+        let attached = if hook.state == HookState::Attached { 1.0 } else { 0.0 };
+        exposition.set(&table::PROBE_ATTACHED, &[&hook.hook, &hook.symbol, hook.backend.label()], attached);
+    }
+    for (hook, &n) in &quality.probe_misses {
+        exposition.add(&table::MISSED_RETURNS, &[hook], n);
+    }
+    exposition.add(&table::EVICTED_PAGES, &[], quality.evicted_pages);
+    for &gap in Gap::ALL {
+        add_gap(exposition, gap, quality.gap(gap));
+    }
+}
+
+fn add_gap(exposition: &mut Exposition, gap: Gap, n: u64) {
+    match gap {
+        Gap::LostEvent => exposition.add(&table::LOST_EVENTS, &["ring_buffer"], n),
+        Gap::TasksFull => exposition.add(&table::MAP_FULL, &["tasks"], n),
+        Gap::PagesFull => exposition.add(&table::MAP_FULL, &["pages"], n),
+        Gap::VmsFull => exposition.add(&table::MAP_FULL, &["vms"], n),
+        Gap::InvalidationsFull => exposition.add(&table::MAP_FULL, &["invalidations"], n),
+        Gap::PageCreated | Gap::PageRemoved => {}
+        Gap::OrphanBracket
+        | Gap::Unbracketed
+        | Gap::NestedTooDeep
+        | Gap::AbandonedBracket
+        | Gap::MissedFaultReturn
+        | Gap::MissedResultReturn
+        | Gap::MissedKsmReturn
+        | Gap::UnknownCaller => exposition.add(&table::DATA_GAPS, &[gap.label()], n),
+    }
+}
+
+fn add_process(exposition: &mut Exposition, process: &Process) {
+    exposition.add_f64(&table::PROCESS_CPU, &[], process.cpu.as_secs_f64());
+    exposition.set(&table::PROCESS_MEMORY, &[], process.resident_bytes as f64);
+    exposition.set(&table::PROCESS_FDS, &[], process.open_fds as f64);
+    exposition.set(&table::PROCESS_START, &[], process.start_unix.as_secs_f64());
+}

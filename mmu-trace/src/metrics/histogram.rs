@@ -1,0 +1,85 @@
+//! The host's histograms: the kernel side's fine buckets folded into twenty powers of two.
+
+use std::collections::BTreeMap;
+
+use mmu_trace_ebpf::histogram::{N_BUCKETS, lower_bound_ns};
+use prometheus::proto::{Bucket, Histogram};
+
+use super::{exposition::Exposition, table};
+use crate::model::{Figure, Histograms, Snapshot};
+
+/// Exponents of the bounds of a fault's duration: 512 ns to 268 ms.
+const FAULT_EXPONENTS: std::ops::RangeInclusive<u32> = 9..=28;
+/// Exponents of the bounds of a refault's delay: 66 us to 34 s.
+const DELAY_EXPONENTS: std::ops::RangeInclusive<u32> = 16..=35;
+
+/// Adds what this host knows.
+pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot) {
+    let Histograms { fault, refault, refault_delay } = &snapshot.histograms;
+    if snapshot.unknown(Figure::PageFaults).is_none() {
+        exposition.set_histogram(&table::PAGE_FAULT_SECONDS, folded(fault, FAULT_EXPONENTS));
+    }
+    if snapshot.unknown(Figure::Refaults).is_none() {
+        exposition.set_histogram(&table::REFAULT_SECONDS, folded(refault, FAULT_EXPONENTS));
+        exposition.set_histogram(&table::REFAULT_DELAY_SECONDS, folded(refault_delay, DELAY_EXPONENTS));
+    }
+}
+
+/// The bounds are powers of two and so are edges of fine buckets: nothing is split.
+fn folded(fine: &BTreeMap<u16, u64>, exponents: impl Iterator<Item = u32>) -> Histogram {
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(exponents.map(|exponent| bucket(fine, 1 << exponent)).collect());
+    histogram.set_sample_count(fine.values().sum());
+    histogram.set_sample_sum(fine.iter().map(|(&bucket, &n)| n as f64 * middle_ns(bucket) / 1e9).sum());
+    histogram
+}
+
+fn bucket(fine: &BTreeMap<u16, u64>, bound_ns: u64) -> Bucket {
+    let mut bucket = Bucket::default();
+    bucket.set_upper_bound(bound_ns as f64 / 1e9);
+    let below = fine.iter().filter(|&(&fine, _)| upper_bound_ns(fine) <= bound_ns);
+    bucket.set_cumulative_count(below.map(|(_, n)| n).sum());
+    bucket
+}
+
+fn middle_ns(bucket: u16) -> f64 {
+    let low = lower_bound_ns(usize::from(bucket).min(N_BUCKETS - 1));
+    low.midpoint(upper_bound_ns(bucket).min(2 * low.max(1) + 128)) as f64
+}
+
+/// Where the next bucket begins; the last one has no end.
+fn upper_bound_ns(bucket: u16) -> u64 {
+    let next = usize::from(bucket) + 1;
+    if next < N_BUCKETS { lower_bound_ns(next) } else { u64::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use mmu_trace_ebpf::histogram;
+
+    use super::*;
+
+    #[test]
+    fn every_duration_is_below_its_bound() {
+        let durations = [0, 511, 512, 1_000, 70_000, 268_000_000, 40_000_000_000];
+        let mut fine = BTreeMap::new();
+        for ns in durations {
+            *fine.entry(histogram::bucket(ns) as u16).or_insert(0) += 1;
+        }
+        let folded = folded(&fine, FAULT_EXPONENTS);
+        for bucket in folded.get_bucket() {
+            let expected =
+                durations.iter().filter(|&&ns| (ns as f64) < bucket.upper_bound() * 1e9).count() as u64;
+            assert_eq!(bucket.cumulative_count(), expected, "le {}", bucket.upper_bound());
+        }
+        assert_eq!(folded.get_bucket().len(), 20);
+        assert_eq!(folded.get_sample_count(), durations.len() as u64);
+    }
+
+    #[test]
+    fn the_sum_is_within_an_eighth() {
+        let fine = BTreeMap::from([(histogram::bucket(11_000) as u16, 1_000)]);
+        let sum = folded(&fine, FAULT_EXPONENTS).get_sample_sum();
+        assert!((sum - 0.011).abs() / 0.011 <= 0.125, "{sum}");
+    }
+}

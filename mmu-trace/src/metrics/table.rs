@@ -1,0 +1,148 @@
+//! Every series, once: documents, dashboards and tests read this table too.
+
+/// What a series measures over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from the start of the daemon or of the VM.
+    Counter,
+    /// A state.
+    Gauge,
+    /// A distribution, cumulative.
+    Histogram,
+}
+
+/// One family of series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// Its full name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its unit; empty for plain counts.
+    pub unit: &'static str,
+    /// What it means and where in the kernel it comes from.
+    pub help: &'static str,
+    /// Its labels, in the order in which values are given.
+    pub labels: &'static [&'static str],
+}
+
+/// Declares the series and the list of all of them.
+macro_rules! series {
+    ($($id:ident = $kind:ident $name:literal [$unit:literal] $labels:expr, $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Series =
+                Series { name: $name, kind: Kind::$kind, unit: $unit, help: $help, labels: &$labels };
+        )+
+        /// All series, in the order of the exposition.
+        pub const ALL: &[Series] = &[$($id,)+];
+    };
+}
+
+series! {
+    CHANGE_PTE = Counter "mmu_trace_change_pte_total" [""] ["domain", "uuid", "cause"],
+        "Calls of __mmu_notifier_change_pte by caller. Absent on kernels without it (6.10 and later).";
+    CHANGE_PTE_NOOP = Counter "mmu_trace_change_pte_noop_total" [""] ["domain", "uuid", "cause", "reason"],
+        "change_pte calls for guest memory in which KVM found nothing to change, and why.";
+    CHANGE_PTE_EFFECTIVE = Counter "mmu_trace_change_pte_effective_total" [""] ["domain", "uuid", "cause", "reason"],
+        "change_pte calls in which KVM updated or dropped a mapping.";
+    CHANGE_PTE_SECONDS = Counter "mmu_trace_change_pte_seconds_total" ["seconds"] ["domain", "uuid"],
+        "Time inside __mmu_notifier_change_pte.";
+    WOULD_BE_CHANGE_PTE = Counter "mmu_trace_would_be_change_pte_total" [""] ["domain", "uuid", "cause"],
+        "Brackets of __mmu_notifier_invalidate_range_start and _end that call change_pte on kernels that have it.";
+    INVALIDATIONS = Counter "mmu_trace_invalidations_total" [""] ["domain", "uuid", "cause", "initiator"],
+        "Finished brackets of __mmu_notifier_invalidate_range_start and _end by caller and task.";
+    INVALIDATED_PAGES = Counter "mmu_trace_invalidated_pages_total" ["pages"] ["domain", "uuid", "cause", "initiator"],
+        "Length of these brackets in 4 KiB pages.";
+    INVALIDATIONS_ZAPPED = Counter "mmu_trace_invalidations_zapped_total" [""] ["domain", "uuid", "cause", "initiator"],
+        "Those of these brackets in which KVM zapped at least one SPTE (kvm_unmap_gfn_range, kvm_flush_remote_tlbs).";
+    INVALIDATION_SECONDS = Counter "mmu_trace_invalidation_seconds_total" ["seconds"]
+        ["domain", "uuid", "cause", "initiator"],
+        "Time from invalidate_range_start to invalidate_range_end, in which guest faults on the range retry.";
+    PAGE_FAULTS = Counter "mmu_trace_page_faults_total" [""] ["domain", "uuid", "result"],
+        "Finished calls of kvm_mmu_page_fault (arm64: kvm_handle_guest_abort) by RET_PF result.";
+    PAGE_FAULTS_STARTED = Counter "mmu_trace_page_faults_started_total" [""] ["domain", "uuid"],
+        "Entries of kvm_mmu_page_fault (arm64: kvm_handle_guest_abort).";
+    PAGE_FAULT_SECONDS_TOTAL = Counter "mmu_trace_page_fault_seconds_total" ["seconds"] ["domain", "uuid"],
+        "Time inside kvm_mmu_page_fault.";
+    REFAULTS = Counter "mmu_trace_refaults_total" [""] ["domain", "uuid", "cause"],
+        "Guest faults that reinstalled a mapping which an invalidation had torn down, by its cause.";
+    AVOIDABLE_REFAULTS = Counter "mmu_trace_avoidable_refaults_total" [""] ["domain", "uuid", "cause"],
+        "Those refaults that a working change_pte would have saved.";
+    REFAULT_SECONDS_TOTAL = Counter "mmu_trace_refault_seconds_total" ["seconds"] ["domain", "uuid"],
+        "Time inside kvm_mmu_page_fault in refaults.";
+    AVOIDABLE_REFAULT_SECONDS = Counter "mmu_trace_avoidable_refault_seconds_total" ["seconds"] ["domain", "uuid"],
+        "Time inside kvm_mmu_page_fault in avoidable refaults.";
+    KSM_MERGES = Counter "mmu_trace_ksm_merges_total" [""] ["domain", "uuid"],
+        "Pages merged by try_to_merge_one_page.";
+    KSM_COW_BREAKS = Counter "mmu_trace_ksm_cow_breaks_total" [""] ["domain", "uuid"],
+        "KSM pages copied on write (wp_page_copy, do_wp_page).";
+    KSM_UNMERGES = Counter "mmu_trace_ksm_unmerges_total" [""] ["domain", "uuid"],
+        "Brackets inside break_ksm: pages taken out of KSM.";
+    KSM_FAILED_ATTEMPTS = Counter "mmu_trace_ksm_failed_attempts_total" [""] ["domain", "uuid"],
+        "Calls of write_protect_page that tore the mapping down and then gave up.";
+    VM_INFO = Gauge "mmu_trace_vm_info" [""] ["domain", "uuid", "pid", "vmm", "cgroup"],
+        "A running VM; always 1.";
+    PAGE_FAULT_SECONDS = Histogram "mmu_trace_page_fault_seconds" ["seconds"] [],
+        "Duration of kvm_mmu_page_fault on the whole host; the sum is estimated from the buckets.";
+    REFAULT_SECONDS = Histogram "mmu_trace_refault_seconds" ["seconds"] [],
+        "The same for refaults only; the sum is estimated from the buckets.";
+    REFAULT_DELAY_SECONDS = Histogram "mmu_trace_refault_delay_seconds" ["seconds"] [],
+        "From the end of the bracket that zapped a page to its refault; the sum is estimated from the buckets.";
+    BUILD_INFO = Gauge "mmu_trace_build_info" [""] ["version"],
+        "The running version; always 1.";
+    KERNEL_INFO = Gauge "mmu_trace_kernel_info" [""] ["release", "arch", "mode"],
+        "The traced kernel and how it is traced; always 1.";
+    SOURCE_AVAILABLE = Gauge "mmu_trace_source_available" [""] ["source", "reason"],
+        "Whether a group of figures is known on this host; if 0 its series are absent, for the reason given.";
+    PROBE_ATTACHED = Gauge "mmu_trace_probe_attached" [""] ["hook", "symbol", "backend"],
+        "Whether a hook is attached to the kernel function it needs.";
+    LOST_EVENTS = Counter "mmu_trace_lost_events_total" [""] ["stage"],
+        "Events a recording lost; no counter here comes from events.";
+    MISSED_RETURNS = Counter "mmu_trace_missed_returns_total" [""] ["hook"],
+        "Returns of hooked functions that the kernel says its probe missed (nmissed).";
+    MAP_FULL = Counter "mmu_trace_map_full_total" [""] ["map"],
+        "Entries that found a BPF map full.";
+    EVICTED_PAGES = Counter "mmu_trace_evicted_pages_total" ["pages"] [],
+        "Page records evicted before their refault; such refaults are not counted.";
+    DATA_GAPS = Counter "mmu_trace_data_gaps_total" [""] ["gap"],
+        "What the kernel side could not follow, by kind; abandoned_bracket is no loss.";
+    SCRAPE_DURATION = Gauge "mmu_trace_scrape_duration_seconds" ["seconds"] [],
+        "How long it took to read the counters for this scrape.";
+    SCRAPE_ERRORS = Counter "mmu_trace_scrape_errors_total" [""] [],
+        "Scrapes that failed because the counters could not be read.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" ["seconds"] [],
+        "User and system CPU time of this daemon; the probes' time is not in it.";
+    PROCESS_MEMORY = Gauge "process_resident_memory_bytes" ["bytes"] [],
+        "Resident memory of this daemon.";
+    PROCESS_FDS = Gauge "process_open_fds" [""] [],
+        "Open file descriptors of this daemon.";
+    PROCESS_START = Gauge "process_start_time_seconds" ["seconds"] [],
+        "Start of this daemon since the Unix epoch.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_type_and_unit() {
+        let names: BTreeSet<_> = ALL.iter().map(|series| series.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for series in ALL {
+            assert_eq!(series.name.ends_with("_total"), series.kind == Kind::Counter, "{}", series.name);
+            assert!(series.name.contains(series.unit), "{}", series.name);
+        }
+    }
+
+    #[test]
+    fn labels_do_not_clash_with_those_of_the_scraper() {
+        const TAKEN: &[&str] = &["instance", "job", "name", "node", "namespace", "type", "le"];
+        for series in ALL {
+            assert!(series.labels.iter().all(|label| !TAKEN.contains(label)), "{}", series.name);
+            assert!(series.help.ends_with('.') && series.help.len() < 120, "{}", series.name);
+        }
+    }
+}

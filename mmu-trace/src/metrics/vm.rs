@@ -1,0 +1,178 @@
+//! The series of the running VMs, and of events that belong to none.
+
+use mmu_trace_ebpf::kind::{Cause, FaultResult, Outcome};
+
+use super::{
+    exposition::Exposition,
+    table::{self, Series},
+};
+use crate::{
+    model::{Counters, Figure, Refaults, Snapshot, Vm},
+    report::UNATTRIBUTED,
+};
+
+/// Causes that lead to `change_pte`: their series exist from the start. All others are `other`.
+const CHANGE_PTE_CAUSES: &[Cause] = &[
+    Cause::KsmWriteProtect,
+    Cause::KsmReplace,
+    Cause::KsmUnmerge,
+    Cause::CowGuest,
+    Cause::CowHost,
+    Cause::Uprobe,
+    Cause::Migrate,
+    Cause::Other,
+];
+
+/// Causes whose refaults exist from the start; those of other causes once there is one.
+const REFAULT_CAUSES: &[Cause] =
+    &[Cause::KsmWriteProtect, Cause::KsmReplace, Cause::KsmUnmerge, Cause::CowGuest, Cause::CowHost];
+
+const NOOP: &[Outcome] = &[Outcome::NoopZappedByBracket, Outcome::NoopZappedBySameOp, Outcome::NoopNotMapped];
+const EFFECTIVE: &[Outcome] = &[Outcome::EffectiveUpdated, Outcome::EffectiveDropped];
+
+/// Adds every running VM and what is attributed to none.
+pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot) {
+    for vm in snapshot.vms.iter().filter(|vm| vm.alive) {
+        add_info(exposition, vm);
+        let uuid = vm.identity.uuid.as_deref().unwrap_or_default();
+        Domain { exposition, snapshot, name: &vm.identity.name, uuid }.add(&vm.counters);
+    }
+    Domain { exposition, snapshot, name: UNATTRIBUTED, uuid: "" }.add(&snapshot.unattributed);
+}
+
+fn add_info(exposition: &mut Exposition, vm: &Vm) {
+    let id = &vm.identity;
+    let pid = if id.pid == 0 { String::new() } else { id.pid.to_string() };
+    let uuid = id.uuid.as_deref().unwrap_or_default();
+    let cgroup = id.cgroup.as_deref().unwrap_or_default();
+    exposition.set(&table::VM_INFO, &[&id.name, uuid, &pid, &id.vmm, cgroup], 1.0);
+}
+
+/// The series of one `domain` label.
+struct Domain<'a> {
+    exposition: &'a mut Exposition,
+    snapshot: &'a Snapshot,
+    name: &'a str,
+    uuid: &'a str,
+}
+
+impl Domain<'_> {
+    /// Adds what this host knows.
+    fn add(&mut self, counters: &Counters) {
+        if self.knows(Figure::ChangePte) {
+            self.add_change_pte(counters);
+        }
+        if self.knows(Figure::Invalidations) {
+            self.add_invalidations(counters);
+        }
+        if self.knows(Figure::PageFaults) {
+            self.add_page_faults(counters);
+        }
+        if self.knows(Figure::Refaults) {
+            self.add_refaults(counters);
+        }
+        self.add_ksm(counters);
+    }
+
+    fn knows(&self, figure: Figure) -> bool {
+        self.snapshot.unknown(figure).is_none()
+    }
+
+    fn add_change_pte(&mut self, counters: &Counters) {
+        for &cause in CHANGE_PTE_CAUSES {
+            self.count_by(&table::CHANGE_PTE, &[cause.label()], 0);
+            self.add_outcomes(cause, |_| 0);
+        }
+        for (&cause, by_outcome) in &counters.change_pte {
+            let shown = folded(cause);
+            self.count_by(&table::CHANGE_PTE, &[shown.label()], counters.change_pte_cause(cause));
+            self.add_outcomes(shown, |outcome| by_outcome.get(&outcome).copied().unwrap_or(0));
+        }
+        if counters.change_pte_timed > 0 || counters.change_pte_calls() == 0 {
+            self.time(&table::CHANGE_PTE_SECONDS, counters.change_pte_ns);
+        }
+    }
+
+    fn add_outcomes(&mut self, cause: Cause, n: impl Fn(Outcome) -> u64) {
+        for &outcome in NOOP {
+            self.count_by(&table::CHANGE_PTE_NOOP, &[cause.label(), outcome.label()], n(outcome));
+        }
+        for &outcome in EFFECTIVE {
+            self.count_by(&table::CHANGE_PTE_EFFECTIVE, &[cause.label(), outcome.label()], n(outcome));
+        }
+    }
+
+    /// The invalidation table, and what it implies.
+    fn add_invalidations(&mut self, counters: &Counters) {
+        for &cause in CHANGE_PTE_CAUSES {
+            self.count_by(&table::WOULD_BE_CHANGE_PTE, &[cause.label()], 0);
+        }
+        for (&cause, &n) in &counters.would_be {
+            self.count_by(&table::WOULD_BE_CHANGE_PTE, &[folded(cause).label()], n);
+        }
+        for row in &counters.invalidations {
+            let labels = [row.key.cause.label(), row.key.initiator.label()];
+            self.count_by(&table::INVALIDATIONS, &labels, row.ranges);
+            self.count_by(&table::INVALIDATED_PAGES, &labels, row.pages);
+            self.count_by(&table::INVALIDATIONS_ZAPPED, &labels, row.zapped);
+            let [cause, initiator] = labels;
+            self.exposition.add_ns(
+                &table::INVALIDATION_SECONDS,
+                &[self.name, self.uuid, cause, initiator],
+                row.ns,
+            );
+        }
+    }
+
+    fn add_page_faults(&mut self, counters: &Counters) {
+        for &result in FaultResult::ALL {
+            let n = counters.faults.get(&result).copied().unwrap_or(0);
+            self.count_by(&table::PAGE_FAULTS, &[result.label()], n);
+        }
+        self.count(&table::PAGE_FAULTS_STARTED, counters.faults_entered);
+        self.time(&table::PAGE_FAULT_SECONDS_TOTAL, counters.faults_ns);
+    }
+
+    fn add_refaults(&mut self, counters: &Counters) {
+        let known = REFAULT_CAUSES.iter().map(|&cause| (cause, Refaults::default()));
+        for (cause, refaults) in
+            known.chain(counters.refaults.iter().map(|(&cause, &refaults)| (cause, refaults)))
+        {
+            self.count_by(&table::REFAULTS, &[cause.label()], refaults.n);
+            self.count_by(&table::AVOIDABLE_REFAULTS, &[cause.label()], refaults.avoidable);
+        }
+        let total = counters.refaults_total();
+        self.time(&table::REFAULT_SECONDS_TOTAL, total.ns);
+        self.time(&table::AVOIDABLE_REFAULT_SECONDS, total.avoidable_ns);
+    }
+
+    fn add_ksm(&mut self, counters: &Counters) {
+        let counts = [
+            (Figure::KsmMerges, &table::KSM_MERGES, counters.ksm_merges),
+            (Figure::KsmCowBreaks, &table::KSM_COW_BREAKS, counters.ksm_cow_breaks),
+            (Figure::KsmUnmerges, &table::KSM_UNMERGES, counters.ksm_unmerges),
+            (Figure::KsmFailedAttempts, &table::KSM_FAILED_ATTEMPTS, counters.ksm_failed_attempts),
+        ];
+        for (figure, series, n) in counts {
+            if self.knows(figure) {
+                self.count(series, n);
+            }
+        }
+    }
+
+    fn count(&mut self, series: &Series, n: u64) {
+        self.count_by(series, &[], n);
+    }
+
+    fn count_by(&mut self, series: &Series, labels: &[&str], n: u64) {
+        self.exposition.add(series, &[&[self.name, self.uuid], labels].concat(), n);
+    }
+
+    fn time(&mut self, series: &Series, ns: u64) {
+        self.exposition.add_ns(series, &[self.name, self.uuid], ns);
+    }
+}
+
+fn folded(cause: Cause) -> Cause {
+    if CHANGE_PTE_CAUSES.contains(&cause) { cause } else { Cause::Other }
+}

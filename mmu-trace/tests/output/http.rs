@@ -1,0 +1,141 @@
+//! The server, spoken to over a socket.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use mmu_trace::{
+    http::{MAX_CONNECTIONS, Server},
+    metrics::CONTENT_TYPE,
+    model::Snapshot,
+    source::Source,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::fixture;
+
+/// Gives one error, then the snapshot for ever.
+struct Flaky {
+    failures: u32,
+    snapshot: Snapshot,
+}
+
+impl Source for Flaky {
+    fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
+        if self.failures > 0 {
+            self.failures -= 1;
+            anyhow::bail!("the map is gone");
+        }
+        Ok(self.snapshot.clone())
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+async fn start(failures: u32) -> Running {
+    let mut snapshot = fixture::noop();
+    snapshot.vms[0].identity.name = "<script>".into();
+    let source = Box::new(Flaky { failures, snapshot });
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), source).await.unwrap();
+    let address = server.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let served = tokio::spawn(server.serve(async { _ = stopped.await }));
+    Running { address, stop, served }
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn metrics_have_the_type_that_prometheus_wants() {
+    let server = start(0).await;
+    let answer = ask(server.address, "GET", "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains(&format!("content-type: {CONTENT_TYPE}\r\n")), "{answer}");
+    assert!(answer.contains("mmu_trace_change_pte_total{domain=\"<script>\""));
+}
+
+#[tokio::test]
+async fn head_has_the_headers_and_no_body() {
+    let server = start(0).await;
+    let answer = ask(server.address, "HEAD", "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    assert!(answer.contains("content-length: ") && !answer.contains("# HELP"), "{answer}");
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused() {
+    let server = start(0).await;
+    assert!(ask(server.address, "GET", "/healthz").await.ends_with("\r\n\r\nok\n"));
+    assert!(ask(server.address, "GET", "/metricsx").await.starts_with("HTTP/1.1 404 "));
+    let answer = ask(server.address, "POST", "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD\r\n"), "{answer}");
+    assert!(ask(server.address, "nonsense\r\n", "").await.starts_with("HTTP/1.1 400 "));
+}
+
+#[tokio::test]
+async fn the_page_for_people_escapes_names() {
+    let server = start(0).await;
+    let answer = ask(server.address, "GET", "/").await;
+    assert!(answer.contains("&lt;script&gt;") && !answer.contains("<script>"), "{answer}");
+    assert!(answer.contains("content-type: text/html; charset=utf-8\r\n"));
+}
+
+#[tokio::test]
+async fn a_failed_scrape_is_answered_counted_and_survived() {
+    let server = start(1).await;
+    let answer = ask(server.address, "GET", "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.ends_with("reading the counters: the map is gone\n"), "{answer}");
+    let answer = ask(server.address, "GET", "/metrics").await;
+    assert!(answer.contains("mmu_trace_scrape_errors_total 1\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error() {
+    let server = start(0).await;
+    let source = Box::new(Flaky { failures: 0, snapshot: fixture::empty() });
+    let error = Server::bind(server.address, source).await.err().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn a_stop_ends_idle_connections_and_frees_the_port() {
+    let server = start(0).await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 512];
+    assert!(idle.read(&mut answer).await.unwrap() > 0);
+    server.stop.send(()).unwrap();
+    timeout(Duration::from_secs(3), server.served).await.unwrap().unwrap();
+    assert_eq!(idle.read(&mut answer).await.unwrap(), 0);
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_room() {
+    let server = start(0).await;
+    let mut idle = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut waiting = tokio::spawn(async move { ask(server.address, "GET", "/healthz").await });
+    assert!(timeout(Duration::from_millis(300), &mut waiting).await.is_err());
+    drop(idle);
+    let answer = timeout(Duration::from_secs(3), waiting).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}

@@ -1,0 +1,19 @@
+//! What programs and people get to see, computed from hand-built snapshots.
+
+mod fixture;
+mod http;
+mod metrics;
+mod report;
+
+use std::{env, fs, path::Path};
+
+/// Compares `actual` with a file in `tests/golden`. `UPDATE_GOLDEN=1` writes the files anew: read the
+/// difference before you commit it.
+fn golden(file: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, actual).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap();
+    assert_eq!(actual, expected, "differs from {}", path.display());
+}
