@@ -1,6 +1,11 @@
 //! Build, lab and check tasks: `cargo xtask <task>`.
 
-use anyhow::Result;
+mod ci;
+mod lab;
+mod tools;
+
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -12,13 +17,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Nothing yet.
-    Nothing,
+    /// Run every test there is, the lab included.
+    Ci(ci::Args),
+    /// Boot a KVM host under emulation, trace it, and compare every count with the kernel's own.
+    Lab(lab::Args),
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
-    match cli.task {
-        Task::Nothing => Ok(()),
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Ci(args) => ci::run(&args),
+        Task::Lab(args) => lab::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
