@@ -110,14 +110,10 @@ fn command_line(args: &Args) -> String {
 }
 
 fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Result<Tally> {
-    if let Err(error) = results::extract(disk, out) {
-        return Err(
-            error.context(format!("the lab left no results; its console ended with:\n{}", console.tail()))
-        );
-    }
-    let outputs = checks::Outputs::load(out, args.ladder).with_context(|| {
-        format!("the lab's results are incomplete; its console ended with:\n{}", console.tail())
-    })?;
+    let outputs = results::extract(disk, out)
+        .and_then(|()| checks::Outputs::load(out, args.ladder))
+        .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))
+        .context("the lab did not get through")?;
     if let Ok(report) = std::fs::read_to_string(out.join("report.txt")) {
         println!("\n{report}");
     }

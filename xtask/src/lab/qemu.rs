@@ -85,10 +85,8 @@ pub(super) fn run(files: &Files, options: &Options, log: &Path) -> Result<Consol
     let console = join(reader)?;
     if timed_out {
         let timeout = options.timeout.unwrap_or_default().as_secs();
-        bail!(
-            "the lab did not finish in {timeout} s (--timeout); its console ended with:\n{}",
-            console.tail()
-        );
+        println!("the lab's console ended with:\n{}\n", console.tail());
+        bail!("the lab did not finish in {timeout} s; --timeout gives it more");
     }
     Ok(console)
 }
