@@ -13,6 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::tools;
+
 /// The committed object, relative to the workspace.
 const OBJECT: &str = "mmu-trace/src/bpf/mmu-trace.bpf.o";
 /// The toolchain the committed object was built with; a `rustc --version` line.
@@ -23,17 +25,17 @@ const BPF_LINKER: &str = "bpf-linker 0.10.3";
 const RUST_SRC: &str = "MMU_TRACE_RUST_SRC";
 
 /// Arguments of `cargo xtask ebpf`.
-#[derive(clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Build and compare with the committed object instead of replacing it
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
 }
 
 /// Builds the object and replaces or compares the committed one.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let workspace = workspace();
-    let tools = Tools::find(&workspace)?;
+    let workspace = tools::repository()?;
+    let tools = Tools::find()?;
     let built = tools.build(&workspace)?;
     let committed = workspace.join(OBJECT);
     if args.check {
@@ -62,11 +64,6 @@ fn compare(built: &Path, committed: &Path, workspace: &Path, tools: &Tools) -> R
     bail!("{OBJECT} is not what the source gives: run `cargo xtask ebpf` and commit the result")
 }
 
-/// The workspace's root.
-pub(crate) fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
 /// What the build needs.
 struct Tools {
     rustc: String,
@@ -77,7 +74,7 @@ struct Tools {
 
 impl Tools {
     /// Finds every tool, or says all that is missing and how to get it.
-    fn find(workspace: &Path) -> Result<Self> {
+    fn find() -> Result<Self> {
         let mut missing = Vec::new();
         let rustc = first_line(Command::new("rustc").args(["+nightly", "--version"]));
         if rustc.is_none() {
@@ -94,7 +91,7 @@ impl Tools {
         if strip.is_none() {
             missing.push("llvm-strip: apt-get install llvm".to_owned());
         }
-        let library = find_library(workspace).unwrap_or_else(|problem| {
+        let library = find_library().unwrap_or_else(|problem| {
             missing.push(problem);
             None
         });
@@ -110,7 +107,7 @@ impl Tools {
 
     /// Builds and strips; returns the path of the result.
     fn build(&self, workspace: &Path) -> Result<PathBuf> {
-        let target = workspace.join("target/ebpf");
+        let target = tools::target_dir()?.join("ebpf");
         let flags =
             ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Cpanic=abort", "--cfg=bpf_target_arch=\"x86_64\""];
         let mut cargo = Command::new("cargo");
@@ -137,16 +134,16 @@ impl Tools {
         if let Some(library) = &self.library {
             cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
         }
-        run_command(&mut cargo)?;
+        tools::run(&mut cargo)?;
         let built = target.join("bpfel-unknown-none/release/mmu-trace-bpf");
         let stripped = target.join("mmu-trace.bpf.o");
-        run_command(Command::new(&self.strip).arg("-g").arg("-o").arg(&stripped).arg(&built))?;
+        tools::run(Command::new(&self.strip).arg("-g").arg("-o").arg(&stripped).arg(&built))?;
         Ok(stripped)
     }
 }
 
 /// Where the standard library's sources are: `None` if the toolchain has its own.
-fn find_library(workspace: &Path) -> Result<Option<PathBuf>, String> {
+fn find_library() -> Result<Option<PathBuf>, String> {
     let sysroot =
         first_line(Command::new("rustc").args(["+nightly", "--print", "sysroot"])).unwrap_or_default();
     if Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
@@ -161,25 +158,19 @@ fn find_library(workspace: &Path) -> Result<Option<PathBuf>, String> {
     if given.is_dir() {
         return Ok(Some(given.join("library")));
     }
-    unpack(&given, &workspace.join("target/rust-src")).map(Some).map_err(|e| format!("{RUST_SRC}: {e:#}"))
+    tools::target_dir()
+        .and_then(|target| unpack(&given, &target.join("rust-src")))
+        .map(Some)
+        .map_err(|e| format!("{RUST_SRC}: {e:#}"))
 }
 
 fn unpack(tarball: &Path, into: &Path) -> Result<PathBuf> {
     let library = into.join("library");
     if !library.join("core").is_dir() {
         fs::create_dir_all(into)?;
-        run_command(Command::new("tar").arg("-xJf").arg(tarball).arg("-C").arg(into))?;
+        tools::run(Command::new("tar").arg("-xJf").arg(tarball).arg("-C").arg(into))?;
     }
     Ok(fs::canonicalize(library)?)
-}
-
-/// Runs a command, or fails naming it.
-pub(crate) fn run_command(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?} failed: {status}");
-    }
-    Ok(())
 }
 
 fn first_line(command: &mut Command) -> Option<String> {

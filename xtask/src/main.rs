@@ -1,8 +1,12 @@
 //! Build, lab and check tasks: `cargo xtask <task>`.
 
+mod ci;
 mod ebpf;
+mod lab;
+mod tools;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -14,12 +18,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build the BPF object, or check the committed one
+    /// Run every test there is, the lab included.
+    Ci(ci::Args),
+    /// Build the BPF object, or check the committed one.
     Ebpf(ebpf::Args),
+    /// Boot a KVM host under emulation, trace it, and compare every count with the kernel's own.
+    Lab(lab::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Ci(args) => ci::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
+        Task::Lab(args) => lab::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

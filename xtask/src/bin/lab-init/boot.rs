@@ -1,0 +1,191 @@
+//! Process 1: prepares the kernel, runs the tracer and the workload, ships the results, powers off.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, finit_module, reboot};
+use xtask::phase::{DAEMON_PORT, Step};
+
+use crate::process::{OUT, has_tracer, mmu_trace, terminate};
+use crate::{ksm, metrics, network, oracle, process, results};
+
+/// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
+const DAEMON_START: Duration = Duration::from_secs(90);
+const DAEMON_STOP: Duration = Duration::from_secs(20);
+/// The address that QEMU's user network gives its first guest.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+
+/// The life of process 1. Never returns to the kernel, which would panic.
+pub(crate) fn run() -> ! {
+    let mut steps = Vec::new();
+    if let Err(error) = prepare().and_then(|options| measure(&options, &mut steps)) {
+        eprintln!("lab: failed: {error:#}");
+        steps.push(Step { name: format!("{error:#}"), exit: 1 });
+    }
+    if let Err(error) = results::ship(&steps) {
+        eprintln!("lab: failed: cannot ship the results: {error:#}");
+    }
+    rustix::fs::sync();
+    let _ = reboot(RebootCommand::PowerOff);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What `cargo xtask lab` asked for, on the kernel's command line.
+struct Options {
+    ladder: bool,
+    serve: bool,
+}
+
+impl Options {
+    fn parse(command_line: &str) -> Self {
+        let has = |word| command_line.split_whitespace().any(|w| w == word);
+        Self { ladder: has("lab.ladder=1"), serve: has("lab.serve=1") }
+    }
+}
+
+fn prepare() -> Result<Options> {
+    mount_all()?;
+    let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
+    load_modules()?;
+    network::loopback_up()?;
+    if options.serve {
+        network::ethernet_up("eth0", ADDRESS)?;
+    }
+    // A huge page would be split before KSM merges it: true, and not what the phases count.
+    fs::write("/sys/kernel/mm/transparent_hugepage/enabled", "never")
+        .context("cannot turn huge pages off")?;
+    ksm::set_up()?;
+    // Before the tracer: whatever the tracer sees, these must have counted.
+    oracle::set_up()?;
+    eprintln!("lab: ready, {}", process::kernel_release()?);
+    Ok(options)
+}
+
+fn measure(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
+    if !has_tracer() {
+        let mut workload = Command::new("/init");
+        steps.push(process::run("workload", workload.arg("workload"))?);
+        return Ok(());
+    }
+    steps.push(save("doctor", &["doctor"], "doctor.txt")?);
+    let daemon = start_daemon(options)?;
+    if options.serve {
+        let mut workload = Command::new("/init");
+        steps.push(process::run("workload", workload.args(["workload", "--forever"]))?);
+    } else {
+        let recorded = process::run("record", &mut recorder(options.ladder));
+        steps.push(recorded?);
+    }
+    steps.push(terminate("daemon", daemon, DAEMON_STOP)?);
+    if !options.serve {
+        write_reports(options, steps)?;
+    }
+    Ok(())
+}
+
+fn start_daemon(options: &Options) -> Result<Child> {
+    let listen = if options.serve { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+    eprintln!("lab: daemon");
+    let mut daemon = mmu_trace(&["daemon", "--listen", &format!("{listen}:{DAEMON_PORT}")])
+        .spawn()
+        .context("cannot run mmu-trace daemon")?;
+    match metrics::wait_until_healthy(DAEMON_START, || matches!(daemon.try_wait(), Ok(None))) {
+        Ok(()) => Ok(daemon),
+        Err(error) => {
+            let ended = terminate("daemon", daemon, DAEMON_STOP)?;
+            bail!("{error:#} (exit code {})", ended.exit)
+        }
+    }
+}
+
+/// The workload inside `record`, and that, for the ladder, inside a second `record` that may use
+/// kprobes only. Both see the same calls, so both must report the same counts.
+fn recorder(ladder: bool) -> Command {
+    let inner = ["record", "-o", "/out/lab.mmt", "--", "/init", "workload"];
+    if !ladder {
+        return mmu_trace(&inner);
+    }
+    let mut outer =
+        mmu_trace(&["record", "--backend", "kprobe", "-o", "/out/kprobe.mmt", "--", "/bin/mmu-trace"]);
+    outer.args(inner);
+    outer
+}
+
+fn write_reports(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
+    let mut report = |name: &str, format: &str, to: &str, capture: &str| -> Result<()> {
+        let to = format!("{OUT}/{to}");
+        let capture = format!("{OUT}/{capture}");
+        steps.push(process::run(name, &mut mmu_trace(&["report", "--format", format, "-o", &to, &capture]))?);
+        Ok(())
+    };
+    report("report (json)", "json", "report.json", "lab.mmt")?;
+    report("report (text)", "text", "report.txt", "lab.mmt")?;
+    if options.ladder {
+        report("report (json, kprobe)", "json", "kprobe.json", "kprobe.mmt")?;
+    }
+    Ok(())
+}
+
+/// Runs an `mmu-trace` command and keeps what it prints.
+fn save(name: &str, args: &[&str], file: &str) -> Result<Step> {
+    let path = Path::new(OUT).join(file);
+    let output = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let errors = output.try_clone()?;
+    process::run(name, mmu_trace(args).stdout(output).stderr(errors))
+}
+
+fn mount_all() -> Result<()> {
+    const MOUNTS: &[(&str, &str)] = &[
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/tmp"),
+        ("tmpfs", "/run"),
+        ("tmpfs", OUT),
+        ("tracefs", "/sys/kernel/tracing"),
+        ("debugfs", "/sys/kernel/debug"),
+        ("bpf", "/sys/fs/bpf"),
+        ("cgroup2", "/sys/fs/cgroup"),
+    ];
+    for (kind, target) in MOUNTS {
+        match fs::create_dir(target) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("cannot create {target}"));
+            }
+            _ => {}
+        }
+        mount(*kind, *target, *kind, MountFlags::empty(), None::<&CStr>)
+            .with_context(|| format!("cannot mount {kind} on {target}"))?;
+    }
+    Ok(())
+}
+
+/// Loads what `/modules` lists, in its order: dependencies come first.
+fn load_modules() -> Result<()> {
+    let list = fs::read_to_string("/modules/order").context("cannot read the list of modules")?;
+    for name in list.lines() {
+        let module =
+            File::open(Path::new("/modules").join(name)).with_context(|| format!("no module {name}"))?;
+        finit_module(&module, c"", 0).with_context(|| format!("cannot load {name}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_whole_words() {
+        let options = Options::parse("console=ttyS0 lab.serve=1 lab.ladder=10\n");
+        assert!(options.serve && !options.ladder);
+    }
+}

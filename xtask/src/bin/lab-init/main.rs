@@ -1,0 +1,45 @@
+//! Everything that runs inside the lab besides the tracer, in one static binary:
+//!
+//! ```text
+//! /init                       process 1: set up the kernel, start the tracer, ship the results
+//!   '- /init workload         the phases, each between two readings of the kernel's counters
+//!        '- qemu-system-x86_64 -name guest=lab ...   the VMM with one KVM guest (this binary again)
+//! ```
+
+mod boot;
+mod ksm;
+mod metrics;
+mod network;
+mod oracle;
+mod process;
+mod results;
+mod vm;
+mod vmm;
+mod workload;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let program = args.first().map(String::as_str).unwrap_or_default();
+    let outcome = if program.ends_with(vmm::PROGRAM_SUFFIX) {
+        vmm::serve()
+    } else if args.get(1).is_some_and(|arg| arg == "workload") {
+        if args.get(2).is_some_and(|arg| arg == "--forever") {
+            workload::run_forever()
+        } else {
+            workload::run()
+        }
+    } else if std::process::id() == 1 {
+        boot::run()
+    } else {
+        Err(anyhow::anyhow!("this is process 1 of the lab; run `cargo xtask lab` instead"))
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

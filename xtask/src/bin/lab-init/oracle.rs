@@ -1,0 +1,100 @@
+//! The kernel's own counts, independent of everything the tracer does: hits of tracefs kprobe
+//! events, KVM's statistics in debugfs, KSM's files in sysfs.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use xtask::phase::{COUNTED_FUNCTIONS, Counts, KSM_COUNTERS, KVM_COUNTERS};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const KVM_STATS: &str = "/sys/kernel/debug/kvm";
+
+/// One reading of every counter.
+pub(crate) struct Reading {
+    /// Counter name to value.
+    pub(crate) counts: Counts,
+    /// Hits that the kernel says its probes missed.
+    pub(crate) misses: i64,
+}
+
+/// Defines and enables the kprobe events. Needs kvm.ko.
+pub(crate) fn set_up() -> Result<()> {
+    let tracefs = Path::new(TRACEFS);
+    // Only the profile is read: the ring buffers may be as small as they get.
+    fs::write(tracefs.join("buffer_size_kb"), "4").context("cannot shrink the trace buffers")?;
+    for function in COUNTED_FUNCTIONS {
+        append(&tracefs.join("kprobe_events"), &format!("p:lab/{function} {function}\n"))
+            .with_context(|| format!("this kernel cannot count calls of {function}"))?;
+    }
+    fs::write(tracefs.join("events/lab/enable"), "1").context("cannot enable the kprobe events")
+}
+
+/// Reads every counter. Exact only while nothing runs.
+pub(crate) fn read() -> Result<Reading> {
+    let path = Path::new(TRACEFS).join("kprobe_profile");
+    let profile = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (mut counts, misses) = parse_profile(&profile)?;
+    ensure!(
+        counts.len() == COUNTED_FUNCTIONS.len(),
+        "kprobe_profile shows {} of {} events",
+        counts.len(),
+        COUNTED_FUNCTIONS.len()
+    );
+    for name in KVM_COUNTERS {
+        counts.insert(format!("kvm:{name}"), number(&Path::new(KVM_STATS).join(name))?);
+    }
+    for name in KSM_COUNTERS {
+        counts.insert(format!("ksm:{name}"), crate::ksm::read(name)?);
+    }
+    Ok(Reading { counts, misses })
+}
+
+/// What moved from `before` to `after`.
+pub(crate) fn delta(before: &Counts, after: &Counts) -> Counts {
+    after.iter().map(|(name, value)| (name.clone(), value - before.get(name).unwrap_or(&0))).collect()
+}
+
+/// Reads a file that holds one number.
+pub(crate) fn number(path: &Path) -> Result<i64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    text.trim().parse().with_context(|| format!("{} holds no number: {text:?}", path.display()))
+}
+
+fn parse_profile(profile: &str) -> Result<(Counts, i64)> {
+    let mut counts = Counts::new();
+    let mut misses = 0;
+    for line in profile.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, hits, missed] = fields[..] else { anyhow::bail!("odd line in kprobe_profile: {line:?}") };
+        if COUNTED_FUNCTIONS.contains(&name) {
+            counts.insert(format!("kprobe:{name}"), hits.parse().context("hits")?);
+            misses += missed.parse::<i64>().context("misses")?;
+        }
+    }
+    Ok((counts, misses))
+}
+
+fn append(path: &Path, line: &str) -> Result<()> {
+    use std::io::Write;
+    fs::OpenOptions::new().append(true).open(path)?.write_all(line.as_bytes())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profile_lines_of_other_events_are_left_out() {
+        let text = "  break_cow                       3        1\n  other                 9          9\n";
+        let (counts, misses) = parse_profile(text).unwrap();
+        assert_eq!(counts, Counts::from([("kprobe:break_cow".into(), 3)]));
+        assert_eq!(misses, 1);
+    }
+
+    #[test]
+    fn a_profile_of_another_shape_is_an_error() {
+        assert!(parse_profile("break_cow 3\n").is_err());
+    }
+}

@@ -1,0 +1,211 @@
+//! A KVM guest of a few instructions: it reads or writes one byte per page and halts.
+//!
+//! Physical memory of the guest, flat 32-bit protected mode without paging:
+//!
+//! ```text
+//! 0x000000  the code, shared memory: KSM cannot merge it, fork and mprotect of the data do not touch it
+//! 0x100000  the data, N private anonymous pages in one VMA and one memslot
+//! ```
+
+use std::ptr::NonNull;
+
+use anyhow::{Context, Result, bail};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+
+/// The page size of the host and of the guest's stride.
+pub(crate) const PAGE_SIZE: usize = 4096;
+/// Where the data starts in guest physical memory.
+const DATA_START: u64 = 0x10_0000;
+
+/// `esi` the first address, `ecx` the number of pages, `al` the byte.
+///
+/// ```text
+///       jecxz done
+/// next: mov bl, [esi]      or  mov [esi], al
+///       add esi, 0x1000
+///       dec ecx
+///       jnz next
+/// done: hlt
+/// ```
+const fn page_loop(access: [u8; 2]) -> [u8; 14] {
+    [0xe3, 0x0b, access[0], access[1], 0x81, 0xc6, 0x00, 0x10, 0x00, 0x00, 0x49, 0x75, 0xf5, 0xf4]
+}
+
+/// What the guest does with each page. The value is the address of its code.
+#[derive(Clone, Copy)]
+pub(crate) enum Access {
+    /// Read one byte.
+    Read = 0,
+    /// Write one byte.
+    Write = 0x40,
+}
+
+/// Anonymous memory between two inaccessible pages, so that no neighbour's VMA merges with its own.
+pub(crate) struct Pages {
+    start: NonNull<u8>,
+    n_pages: usize,
+}
+
+impl Pages {
+    /// Maps `n_pages`, `MAP_PRIVATE` or `MAP_SHARED`. They stay mapped for the life of the process.
+    pub(crate) fn map(n_pages: usize, sharing: i32) -> Result<Self> {
+        let fence = map_at(None, n_pages + 2, libc::PROT_NONE, libc::MAP_PRIVATE)?;
+        // SAFETY: the address is inside the mapping made above, which has two pages more than asked for.
+        let inside = unsafe { fence.add(PAGE_SIZE) };
+        let start = map_at(Some(inside), n_pages, libc::PROT_READ | libc::PROT_WRITE, sharing)?;
+        Ok(Self { start, n_pages })
+    }
+
+    /// Gives every page the same content.
+    pub(crate) fn fill(&self, value: u8) {
+        // SAFETY: the whole range is mapped writable, and only the guest shares it, which is stopped.
+        unsafe { std::ptr::write_bytes(self.start.as_ptr(), value, self.len()) }
+    }
+
+    /// Writes the first byte of every page.
+    pub(crate) fn write_each(&self, value: u8) {
+        for page in 0..self.n_pages {
+            // SAFETY: as in `fill`.
+            unsafe { self.start.as_ptr().add(page * PAGE_SIZE).write_volatile(value) }
+        }
+    }
+
+    /// `madvise` over all pages.
+    pub(crate) fn advise(&self, advice: i32) -> Result<()> {
+        // SAFETY: the range is ours, and nothing holds references into it.
+        let code = unsafe { libc::madvise(self.start.as_ptr().cast(), self.len(), advice) };
+        result(code).with_context(|| format!("madvise({advice})"))
+    }
+
+    /// `mprotect` over all pages.
+    pub(crate) fn protect(&self, protection: i32) -> Result<()> {
+        // SAFETY: as in `advise`.
+        let code = unsafe { libc::mprotect(self.start.as_ptr().cast(), self.len(), protection) };
+        result(code).with_context(|| format!("mprotect({protection})"))
+    }
+
+    fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.len(), "the code does not fit its page");
+        // SAFETY: the assertion keeps the copy inside our mapping.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len()) }
+    }
+
+    fn len(&self) -> usize {
+        self.n_pages * PAGE_SIZE
+    }
+}
+
+/// The VM with its one vCPU.
+pub(crate) struct Vm {
+    vcpu: VcpuFd,
+    /// The guest's data.
+    pub(crate) data: Pages,
+    _vm: VmFd,
+}
+
+impl Vm {
+    /// Creates the VM and its memory; the guest has not run yet.
+    pub(crate) fn new(n_pages: usize) -> Result<Self> {
+        let data = Pages::map(n_pages, libc::MAP_PRIVATE)?;
+        let code = Pages::map(1, libc::MAP_SHARED)?;
+        code.copy_in(Access::Read as usize, &page_loop([0x8a, 0x1e]));
+        code.copy_in(Access::Write as usize, &page_loop([0x88, 0x06]));
+
+        let kvm = Kvm::new().context("cannot open /dev/kvm")?;
+        let vm = kvm.create_vm().context("cannot create a VM")?;
+        add_memslot(&vm, 0, 0, &code)?;
+        add_memslot(&vm, 1, DATA_START, &data)?;
+        let vcpu = vm.create_vcpu(0).context("cannot create a vCPU")?;
+        enter_protected_mode(&vcpu)?;
+        Ok(Self { vcpu, data, _vm: vm })
+    }
+
+    /// Lets the guest go once through its first `n_pages` pages.
+    pub(crate) fn touch(&mut self, access: Access, n_pages: usize, value: u8) -> Result<()> {
+        let regs = kvm_regs {
+            rip: access as u64,
+            rsi: DATA_START,
+            rcx: n_pages as u64,
+            rax: value.into(),
+            rflags: 2,
+            ..Default::default()
+        };
+        self.vcpu.set_regs(&regs).context("cannot set the registers")?;
+        loop {
+            match self.vcpu.run() {
+                Ok(VcpuExit::Hlt) => return Ok(()),
+                Ok(VcpuExit::Intr) => {}
+                Ok(exit) => bail!("the guest left its loop: {exit:?}"),
+                Err(error) if error.errno() == libc::EINTR => {}
+                Err(error) => return Err(error).context("KVM_RUN"),
+            }
+        }
+    }
+
+    /// Lets the guest go once through all of its pages.
+    pub(crate) fn touch_all(&mut self, access: Access, value: u8) -> Result<()> {
+        self.touch(access, self.data.n_pages, value)
+    }
+}
+
+fn add_memslot(vm: &VmFd, slot: u32, guest_phys_addr: u64, pages: &Pages) -> Result<()> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr,
+        memory_size: pages.len() as u64,
+        userspace_addr: pages.start.as_ptr() as u64,
+    };
+    // SAFETY: the memory is never unmapped, so it outlives the VM.
+    unsafe { vm.set_user_memory_region(region) }.with_context(|| format!("memslot {slot}"))
+}
+
+fn enter_protected_mode(vcpu: &VcpuFd) -> Result<()> {
+    let mut sregs = vcpu.get_sregs().context("cannot read the segment registers")?;
+    let data = kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector: 0x10,
+        type_: 3,
+        present: 1,
+        s: 1,
+        db: 1,
+        g: 1,
+        ..Default::default()
+    };
+    sregs.cs = kvm_segment { selector: 8, type_: 11, ..data };
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    sregs.cr0 |= 1;
+    vcpu.set_sregs(&sregs).context("cannot enter protected mode")
+}
+
+fn map_at(at: Option<NonNull<u8>>, n_pages: usize, protection: i32, sharing: i32) -> Result<NonNull<u8>> {
+    let address = at.map_or(std::ptr::null_mut(), NonNull::as_ptr);
+    let fixed = if at.is_some() { libc::MAP_FIXED } else { 0 };
+    let flags = sharing | libc::MAP_ANONYMOUS | fixed;
+    // SAFETY: without an address the kernel chooses a free range; with one, the caller owns the range.
+    let start = unsafe { libc::mmap(address.cast(), n_pages * PAGE_SIZE, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error()).context("mmap");
+    }
+    NonNull::new(start.cast()).context("mmap returned the null page")
+}
+
+fn result(code: i32) -> std::io::Result<()> {
+    if code == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_jumps_of_the_loop_land_on_instructions() {
+        let code = page_loop([0x8a, 0x1e]);
+        let done = 2 + usize::from(code[1]);
+        assert_eq!(code[done], 0xf4);
+        let next = code.len() - 1 - (0x100 - usize::from(code[12]));
+        assert_eq!(next, 2);
+    }
+}

@@ -1,0 +1,83 @@
+//! `cargo xtask ci`: every test there is, in one command.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{ebpf, lab, tools};
+
+/// Arguments of `cargo xtask ci`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave the lab out: what is left needs no emulator and no network.
+    #[arg(long)]
+    no_lab: bool,
+}
+
+/// Steps and lab checks, counted together.
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+/// Runs everything, whatever fails, and ends with one line of counts.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut count = Count::default();
+    for arguments in
+        ["fmt --all --check", "clippy --workspace --all-targets -- -D warnings", "test --workspace"]
+    {
+        count.step(&format!("cargo {arguments}"), || {
+            let mut cargo = tools::cargo()?;
+            tools::run(cargo.args(arguments.split(' ')))
+        });
+    }
+    count.step("cargo xtask ebpf --check", || ebpf::run(&ebpf::Args { check: true }));
+    if !args.no_lab {
+        count.lab();
+    }
+    println!("\nci: {} passed, {} failed", count.passed, count.failed);
+    if count.failed > 0 {
+        bail!("ci failed");
+    }
+    Ok(())
+}
+
+impl Count {
+    fn step(&mut self, title: &str, action: impl FnOnce() -> Result<()>) {
+        let start = heading(title);
+        let outcome = action();
+        self.result(title, start, outcome.is_ok());
+        if let Err(error) = outcome {
+            println!("{error:#}");
+        }
+    }
+
+    /// The lab's checks count one by one; that it ran to its end is one more.
+    fn lab(&mut self) {
+        let title = "cargo xtask lab --ladder";
+        let start = heading(title);
+        match lab::run_and_tally(&lab::Args::for_ci()) {
+            Ok(tally) => {
+                self.result(title, start, tally.failed == 0);
+                self.passed += tally.passed;
+                self.failed += tally.failed;
+            }
+            Err(error) => {
+                self.result(title, start, false);
+                println!("{error:#}");
+            }
+        }
+    }
+
+    fn result(&mut self, title: &str, start: Instant, passed: bool) {
+        let verdict = if passed { "passed" } else { "FAILED" };
+        println!("---- {title}: {verdict} in {:.1} s", start.elapsed().as_secs_f64());
+        if passed { self.passed += 1 } else { self.failed += 1 }
+    }
+}
+
+fn heading(title: &str) -> Instant {
+    println!("\n==== {title}");
+    Instant::now()
+}

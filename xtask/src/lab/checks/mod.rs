@@ -1,0 +1,192 @@
+//! Whether every count is what it must be. Pure functions over the files that the lab leaves.
+
+mod daemon;
+mod formula;
+mod report;
+mod series;
+
+use std::fmt::Display;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use xtask::phase::{PLAN, Run, Step};
+
+/// One comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Check {
+    name: String,
+    expected: String,
+    got: String,
+}
+
+impl Check {
+    /// Compares what both sides look like.
+    pub(super) fn equal(name: &str, expected: &impl Display, got: &impl Display) -> Self {
+        Self { name: name.to_owned(), expected: expected.to_string(), got: got.to_string() }
+    }
+
+    /// Compares numbers of which one or both may be missing. A missing one never equals anything.
+    fn numbers(name: &str, expected: Option<i64>, got: Option<i64>) -> Self {
+        let show = |number: Option<i64>, missing: &str| number.map_or(missing.to_owned(), |n| n.to_string());
+        Self { name: name.to_owned(), expected: show(expected, "unknown"), got: show(got, "missing") }
+    }
+
+    /// Whether it holds.
+    pub(super) fn passed(&self) -> bool {
+        self.expected == self.got
+    }
+}
+
+/// Checks that are printed together.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// Its heading.
+    pub(super) name: String,
+    /// Its checks.
+    pub(super) checks: Vec<Check>,
+}
+
+/// How many checks passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Passed.
+    pub(crate) passed: usize,
+    /// Failed.
+    pub(crate) failed: usize,
+}
+
+/// Everything that the checks read.
+#[derive(Clone, Debug)]
+pub(super) struct Outputs {
+    steps: Vec<Step>,
+    run: Run,
+    /// `None` where the lab ran without the tracer.
+    report: Option<Value>,
+    /// `None` without the ladder.
+    kprobe_report: Option<Value>,
+}
+
+impl Outputs {
+    /// Reads the files in `out`. With the tracer in the lab its report must exist.
+    pub(super) fn load(out: &Path, ladder: bool) -> Result<Self> {
+        let steps: Vec<Step> = load(&out.join("steps.json"))?;
+        if let Some(failed) = steps.iter().find(|step| step.exit != 0)
+            && !out.join("phases.json").exists()
+        {
+            anyhow::bail!("{} ended with exit code {}", failed.name, failed.exit);
+        }
+        let with_tracer = steps.iter().any(|step| step.name == "record");
+        Ok(Self {
+            run: load(&out.join("phases.json"))?,
+            report: with_tracer.then(|| load(&out.join("report.json"))).transpose()?,
+            kprobe_report: ladder.then(|| load(&out.join("kprobe.json"))).transpose()?,
+            steps,
+        })
+    }
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))
+}
+
+/// All checks.
+pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
+    let mut groups = vec![steps(&outputs.steps), workload(&outputs.run)];
+    for (index, phase) in outputs.run.phases.iter().enumerate() {
+        let mut checks = formula::check(&outputs.run, phase);
+        if let Some(moved) = &phase.daemon {
+            checks.extend(daemon::check(&outputs.run, phase, moved));
+        } else if outputs.report.is_some() {
+            checks.push(Check::equal("daemon scraped", &"yes", &"no"));
+        }
+        groups.push(Group { name: format!("phase {:2} {}", index + 1, phase.kind.label()), checks });
+    }
+    if let Some(report) = &outputs.report {
+        groups.push(Group { name: "report".to_owned(), checks: report::check(&outputs.run, report) });
+        if let Some(kprobe) = &outputs.kprobe_report {
+            groups.push(Group { name: "ladder".to_owned(), checks: report::check_ladder(report, kprobe) });
+        }
+    }
+    groups
+}
+
+fn steps(steps: &[Step]) -> Group {
+    let checks = steps.iter().map(|step| Check::equal(&step.name, &0, &step.exit)).collect();
+    Group { name: "exit codes".to_owned(), checks }
+}
+
+fn workload(run: &Run) -> Group {
+    let kinds: Vec<_> = run.phases.iter().map(|phase| phase.kind).collect();
+    let checks = vec![
+        Check::equal("all phases ran", &"yes", &if kinds == PLAN { "yes" } else { "no" }),
+        Check::equal("hits missed by the kernel's own probes", &0, &run.oracle_misses),
+        Check::equal(
+            "every invalidate_range_start has its end",
+            &total(run, "__mmu_notifier_invalidate_range_start"),
+            &total(run, "__mmu_notifier_invalidate_range_end"),
+        ),
+    ];
+    Group { name: "workload".to_owned(), checks }
+}
+
+/// The kernel's count of `function` over the whole run; -1 if it was not counted.
+fn total(run: &Run, function: &str) -> i64 {
+    run.totals.get(&format!("kprobe:{function}")).copied().unwrap_or(-1)
+}
+
+/// Prints one line for each group, and each failed check under its group.
+pub(super) fn print(groups: &[Group]) -> Tally {
+    let mut tally = Tally::default();
+    for group in groups {
+        let failed: Vec<&Check> = group.checks.iter().filter(|check| !check.passed()).collect();
+        let passed = group.checks.len() - failed.len();
+        let mark = if failed.is_empty() { "ok  " } else { "FAIL" };
+        println!("{mark} {:40} {passed} of {} checks", group.name, group.checks.len());
+        for check in &failed {
+            println!("       {:48} expected {:>10}  got {:>10}", check.name, check.expected, check.got);
+        }
+        tally.passed += passed;
+        tally.failed += failed.len();
+    }
+    println!("lab: {} checks passed, {} failed", tally.passed, tally.failed);
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_never_passes() {
+        assert!(!Check::numbers("x", Some(0), None).passed());
+        assert!(!Check::numbers("x", None, Some(0)).passed());
+        assert!(!Check::numbers("x", None, None).passed());
+        assert!(Check::numbers("x", Some(0), Some(0)).passed());
+    }
+
+    #[test]
+    fn a_failed_step_fails() {
+        let group = steps(&[Step { name: "daemon".into(), exit: 137 }]);
+        assert!(!group.checks[0].passed());
+    }
+
+    #[test]
+    fn an_empty_run_fails() {
+        let run = Run {
+            kernel: String::new(),
+            pages: 1,
+            outside_pages: 1,
+            phases: Vec::new(),
+            totals: BTreeMap::new(),
+            kvm_at_end: BTreeMap::new(),
+            oracle_misses: 0,
+        };
+        assert!(!workload(&run).checks[0].passed());
+    }
+}

@@ -1,0 +1,305 @@
+//! The report of the recording against the kernel's totals of the same run.
+
+use serde_json::Value;
+use xtask::phase::{Run, VM_NAME, VM_UUID};
+
+use super::series::sum;
+use super::{Check, total};
+
+/// Every comparison.
+pub(super) fn check(run: &Run, report: &Value) -> Vec<Check> {
+    let mut checks = against_kernel(run, report);
+    checks.extend(against_daemon(run, report));
+    checks.extend(the_vm(report));
+    checks.extend(quality(report));
+    checks
+}
+
+/// The two recordings of one run, of which one used kprobes only.
+pub(super) fn check_ladder(report: &Value, kprobe: &Value) -> Vec<Check> {
+    let backends = |report: &Value| -> Vec<String> {
+        let hooks = report.pointer("/quality/hooks").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut names: Vec<String> =
+            hooks.iter().filter_map(|hook| hook.get("backend")?.as_str().map(str::to_owned)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    let mut checks =
+        vec![Check::equal("fentry used without the ladder", &true, &has(&backends(report), "fentry"))];
+    checks.push(Check::equal("fentry used on the kprobe step", &false, &has(&backends(kprobe), "fentry")));
+    checks.push(Check::equal("kprobe used on the kprobe step", &true, &has(&backends(kprobe), "kprobe")));
+    let (expected, got) = (flatten(&counts(report)), flatten(&counts(kprobe)));
+    checks.push(Check::equal("number of counts", &expected.len(), &got.len()));
+    for (path, value) in expected {
+        let other = got.iter().find(|(p, _)| *p == path).map_or("missing".to_owned(), |(_, v)| v.clone());
+        checks.push(Check::equal(&path, &value, &other));
+    }
+    checks.extend(quality(kprobe));
+    checks
+}
+
+fn has(names: &[String], name: &str) -> bool {
+    names.iter().any(|n| n == name)
+}
+
+/// The entries of `vms`, and `unattributed`.
+fn parts(report: &Value) -> Vec<&Value> {
+    let vms = report.get("vms").and_then(Value::as_array).into_iter().flatten();
+    vms.chain(report.get("unattributed")).collect()
+}
+
+/// The sum of the number at `pointer` over all parts; `None` if one part has no number there.
+fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
+    let parts = parts(report);
+    let numbers: Vec<i64> = parts.iter().filter_map(|part| part.pointer(pointer)?.as_i64()).collect();
+    (!parts.is_empty() && numbers.len() == parts.len()).then(|| numbers.iter().sum())
+}
+
+fn ranges(report: &Value) -> Option<i64> {
+    let mut total = 0;
+    for part in parts(report) {
+        for row in part.get("invalidations")?.as_array()? {
+            total += row.get("ranges")?.as_i64()?;
+        }
+    }
+    Some(total)
+}
+
+fn sum_of_object(report: &Value, pointer: &str) -> Option<i64> {
+    let mut total = 0;
+    for part in parts(report) {
+        for value in part.pointer(pointer)?.as_object()?.values() {
+            total += value.as_i64()?;
+        }
+    }
+    Some(total)
+}
+
+fn against_kernel(run: &Run, report: &Value) -> Vec<Check> {
+    let calls = total(run, "__mmu_notifier_change_pte");
+    let in_guest = total(run, "kvm_set_spte_gfn");
+    let outcome = |name: &str| sum_over(report, &format!("/change_pte/outcomes/{name}"));
+    let outside = outcome("not_guest_memory").zip(outcome("no_subscriber")).map(|(a, b)| a + b);
+    vec![
+        Check::numbers(
+            "change_pte.calls = kernel's calls",
+            Some(calls),
+            sum_over(report, "/change_pte/calls"),
+        ),
+        Check::numbers("sum of outcomes", Some(calls), sum_of_object(report, "/change_pte/outcomes")),
+        Check::numbers("sum of causes", Some(calls), sum_of_object(report, "/change_pte/causes")),
+        Check::numbers("effective_updated", Some(0), outcome("effective_updated")),
+        Check::numbers("effective_dropped", Some(0), outcome("effective_dropped")),
+        Check::numbers("unbracketed", Some(0), outcome("unbracketed")),
+        Check::numbers("calls outside guest memory", Some(calls - in_guest), outside),
+        Check::numbers(
+            "change_pte.noop = calls in guest memory",
+            Some(in_guest),
+            sum_over(report, "/change_pte/noop"),
+        ),
+        Check::numbers(
+            "invalidations = kernel's calls",
+            Some(total(run, "__mmu_notifier_invalidate_range_start")),
+            ranges(report),
+        ),
+        Check::numbers(
+            "page_faults.total = kernel's calls",
+            Some(total(run, "kvm_mmu_page_fault")),
+            sum_over(report, "/page_faults/total"),
+        ),
+        Check::numbers(
+            "page_faults.fixed = KVM's pf_fixed",
+            run.kvm_at_end.get("kvm:pf_fixed").copied(),
+            sum_over(report, "/page_faults/fixed"),
+        ),
+    ]
+}
+
+/// The recording against the daemon, which traced the same phases with its own maps.
+fn against_daemon(run: &Run, report: &Value) -> Vec<Check> {
+    let daemon = |name: &str, labels: &[(&str, &str)]| -> Option<i64> {
+        run.phases.iter().map(|phase| Some(sum(phase.daemon.as_ref()?, name, labels))).sum()
+    };
+    let mut checks = vec![
+        Check::numbers(
+            "refaults = daemon's",
+            daemon("refaults_total", &[]),
+            sum_over(report, "/refaults/total"),
+        ),
+        Check::numbers(
+            "avoidable refaults = daemon's",
+            daemon("avoidable_refaults_total", &[]),
+            sum_over(report, "/refaults/avoidable"),
+        ),
+    ];
+    for reason in ["noop_zapped_by_bracket", "noop_zapped_by_same_op", "noop_not_mapped"] {
+        checks.push(Check::numbers(
+            &format!("{reason} = daemon's"),
+            daemon("change_pte_noop_total", &[("reason", reason)]),
+            sum_over(report, &format!("/change_pte/outcomes/{reason}")),
+        ));
+    }
+    checks
+}
+
+fn the_vm(report: &Value) -> Vec<Check> {
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).map_or("missing".to_owned(), plain);
+    let vms = report.get("vms").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let vm = vms.first().unwrap_or(&Value::Null);
+    vec![
+        Check::equal("schema", &"mmu-trace-report/1", &text(report, "/schema")),
+        Check::equal("host.change_pte", &"present", &text(report, "/host/change_pte")),
+        Check::equal("host.mode", &"direct", &text(report, "/host/mode")),
+        Check::equal("number of VMs", &1, &vms.len()),
+        Check::equal("name", &VM_NAME, &text(vm, "/name")),
+        Check::equal("uuid", &VM_UUID, &text(vm, "/uuid")),
+        Check::equal("vmm", &"qemu", &text(vm, "/vmm")),
+        Check::equal("mmu", &"tdp", &text(vm, "/mmu")),
+        Check::equal("noop_ratio", &"1.0", &text(vm, "/change_pte/noop_ratio")),
+    ]
+}
+
+fn quality(report: &Value) -> Vec<Check> {
+    let complete = report.pointer("/quality/complete").map_or("missing".to_owned(), plain);
+    let mut checks = vec![Check::equal("quality.complete", &"true", &complete)];
+    for gap in ["lost_events", "missed_returns", "map_full", "orphan_brackets", "unbracketed"] {
+        let got = report.pointer(&format!("/quality/{gap}")).and_then(Value::as_i64);
+        checks.push(Check::numbers(&format!("quality.{gap}"), Some(0), got));
+    }
+    checks
+}
+
+/// A value without the quotes of a string.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The report without what differs between two recordings of one run: times, hooks, the window.
+fn counts(report: &Value) -> Value {
+    let is_time = |key: &str| key.ends_with("seconds") || key.ends_with("_ns");
+    match report {
+        Value::Object(object) => object
+            .iter()
+            .filter(|(key, _)| !is_time(key) && !["window", "quality"].contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), counts(value)))
+            .collect(),
+        Value::Array(array) => array.iter().map(counts).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Every leaf with its path.
+fn flatten(value: &Value) -> Vec<(String, String)> {
+    let join = |key: &str, inner: Vec<(String, String)>| -> Vec<(String, String)> {
+        inner.into_iter().map(|(path, leaf)| (format!("/{key}{path}"), leaf)).collect()
+    };
+    match value {
+        Value::Object(object) => object.iter().flat_map(|(key, value)| join(key, flatten(value))).collect(),
+        Value::Array(array) => array
+            .iter()
+            .enumerate()
+            .flat_map(|(index, value)| join(&index.to_string(), flatten(value)))
+            .collect(),
+        leaf => vec![(String::new(), plain(leaf))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::formula::tests::{merge, run_of};
+    use super::*;
+
+    fn part() -> Value {
+        json!({ "name": VM_NAME, "uuid": VM_UUID, "vmm": "qemu", "mmu": "tdp",
+            "change_pte": { "calls": 15, "noop": 15, "noop_ratio": 1.0, "seconds": 0.5,
+                "outcomes": { "effective_updated": 0, "effective_dropped": 0, "noop_zapped_by_bracket": 8,
+                    "noop_zapped_by_same_op": 7, "noop_not_mapped": 0, "not_guest_memory": 0,
+                    "no_subscriber": 0, "unbracketed": 0 },
+                "causes": { "ksm_write_protect": 8, "ksm_replace": 7 } },
+            "invalidations": [{ "cause": "ksm_write_protect", "ranges": 8 }, { "cause": "ksm_replace", "ranges": 7 }],
+            "page_faults": { "total": 0, "fixed": 0 },
+            "refaults": { "total": 0, "avoidable": 0 } })
+    }
+
+    fn nothing() -> Value {
+        fn zero(value: &mut Value) {
+            match value {
+                Value::Object(object) => object.values_mut().for_each(zero),
+                Value::Array(array) => array.clear(),
+                Value::Number(_) => *value = json!(0),
+                _ => {}
+            }
+        }
+        let mut nothing = part();
+        zero(&mut nothing);
+        nothing
+    }
+
+    fn report() -> Value {
+        json!({ "schema": "mmu-trace-report/1",
+            "host": { "change_pte": "present", "mode": "direct" },
+            "window": { "seconds": 3.0 },
+            "quality": { "complete": true, "lost_events": 0, "missed_returns": 0, "map_full": 0,
+                "orphan_brackets": 0, "unbracketed": 0, "hooks": [{ "backend": "fentry" }] },
+            "vms": [part()], "unattributed": nothing() })
+    }
+
+    fn run() -> Run {
+        let mut phase = merge();
+        phase.daemon = Some(
+            [("noop_zapped_by_bracket", 8.0), ("noop_zapped_by_same_op", 7.0)]
+                .into_iter()
+                .map(|(reason, n)| (format!("mmu_trace_change_pte_noop_total{{reason=\"{reason}\"}}"), n))
+                .collect(),
+        );
+        let mut run = run_of(phase);
+        run.kvm_at_end.insert("kvm:pf_fixed".into(), 0);
+        run
+    }
+
+    fn failures(checks: Vec<Check>) -> Vec<String> {
+        checks.into_iter().filter(|c| !c.passed()).map(|c| c.name).collect()
+    }
+
+    #[test]
+    fn a_right_report_passes() {
+        assert_eq!(failures(check(&run(), &report())), Vec::<String>::new());
+    }
+
+    #[test]
+    fn one_call_too_few_fails() {
+        let mut report = report();
+        report["vms"][0]["change_pte"]["calls"] = json!(14);
+        assert_eq!(failures(check(&run(), &report)), ["change_pte.calls = kernel's calls"]);
+    }
+
+    #[test]
+    fn unknown_is_not_zero() {
+        let mut report = report();
+        report["quality"]["lost_events"] = Value::Null;
+        report["vms"][0]["page_faults"]["fixed"] = Value::Null;
+        assert_eq!(
+            failures(check(&run(), &report)),
+            ["page_faults.fixed = KVM's pf_fixed", "quality.lost_events"]
+        );
+    }
+
+    #[test]
+    fn an_empty_report_fails_almost_everything() {
+        assert!(failures(check(&run(), &json!({}))).len() > 25);
+    }
+
+    #[test]
+    fn the_ladder_compares_counts_and_not_times() {
+        let mut kprobe = report();
+        kprobe["quality"]["hooks"] = json!([{ "backend": "kprobe" }]);
+        kprobe["window"]["seconds"] = json!(4.0);
+        kprobe["vms"][0]["change_pte"]["seconds"] = json!(0.7);
+        assert_eq!(failures(check_ladder(&report(), &kprobe)), Vec::<String>::new());
+        kprobe["vms"][0]["refaults"]["total"] = json!(1);
+        assert_eq!(failures(check_ladder(&report(), &kprobe)), ["/vms/0/refaults/total"]);
+    }
+}

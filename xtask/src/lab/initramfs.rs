@@ -1,0 +1,116 @@
+//! The initramfs: a cpio archive in the `newc` format, written without root or external tools.
+
+use anyhow::{Context, Result};
+
+use super::binaries::Binaries;
+use super::modules;
+use super::packages::Unpacked;
+
+/// Folders that process 1 mounts something on.
+const FOLDERS: &[&str] = &["bin", "dev", "modules", "out", "proc", "run", "sys", "tmp"];
+const S_IFDIR: u32 = 0o040_000;
+const S_IFREG: u32 = 0o100_000;
+
+/// The whole image.
+pub(super) fn build(kernel: &Unpacked, binaries: &Binaries, with_tracer: bool) -> Result<Vec<u8>> {
+    let mut cpio = Cpio::default();
+    for folder in FOLDERS {
+        cpio.entry(folder, S_IFDIR | 0o755, &[])?;
+    }
+    cpio.entry("init", S_IFREG | 0o755, &binaries.init)?;
+    if with_tracer {
+        cpio.entry("bin/mmu-trace", S_IFREG | 0o755, &binaries.mmu_trace)?;
+    }
+    let order = modules::resolve(kernel)?;
+    for name in &order {
+        cpio.entry(&format!("modules/{name}"), S_IFREG | 0o644, &kernel.modules[name])?;
+    }
+    cpio.entry("modules/order", S_IFREG | 0o644, order.join("\n").as_bytes())?;
+    cpio.finish()
+}
+
+/// An archive in memory. Every field of a header is eight hexadecimal digits; names and contents are
+/// padded to four bytes.
+#[derive(Default)]
+struct Cpio {
+    bytes: Vec<u8>,
+    n_entries: u32,
+}
+
+impl Cpio {
+    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.n_entries += 1;
+        self.write(name, self.n_entries, mode, content)
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>> {
+        self.write("TRAILER!!!", 0, 0, &[])?;
+        Ok(self.bytes)
+    }
+
+    fn write(&mut self, name: &str, inode: u32, mode: u32, content: &[u8]) -> Result<()> {
+        let size = u32::try_from(content.len()).with_context(|| format!("{name} is too large for cpio"))?;
+        let name_size = u32::try_from(name.len() + 1)?;
+        let (n_links, none) = (1, 0);
+        self.bytes.extend_from_slice(b"070701");
+        // ino, mode, uid, gid, nlink, mtime, filesize, dev (2), rdev (2), namesize, check
+        for field in [inode, mode, 0, 0, n_links, 0, size, none, none, none, none, name_size, 0] {
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+        }
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend_from_slice(content);
+        self.pad();
+        Ok(())
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads an archive back by the format's rules, written apart from the writer.
+    fn parse(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+        let total = bytes.len();
+        let mut entries = Vec::new();
+        loop {
+            assert_eq!(&bytes[..6], b"070701");
+            let field = |i: usize| {
+                let text = std::str::from_utf8(&bytes[6 + 8 * i..14 + 8 * i]).unwrap();
+                u32::from_str_radix(text, 16).unwrap() as usize
+            };
+            let (mode, size, name_size) = (field(1), field(6), field(11));
+            let name = String::from_utf8(bytes[110..110 + name_size - 1].to_vec()).unwrap();
+            assert_eq!(bytes[110 + name_size - 1], 0);
+            let start = (110 + name_size).next_multiple_of(4);
+            let content = bytes[start..start + size].to_vec();
+            bytes = &bytes[(start + size).next_multiple_of(4)..];
+            assert_eq!((total - bytes.len()) % 4, 0);
+            if name == "TRAILER!!!" {
+                assert!(bytes.is_empty());
+                return entries;
+            }
+            entries.push((name, mode as u32, content));
+        }
+    }
+
+    #[test]
+    fn entries_read_back_whatever_their_length() {
+        let mut cpio = Cpio::default();
+        cpio.entry("d", S_IFDIR | 0o755, &[]).unwrap();
+        for length in 0..9 {
+            let name = "x".repeat(length + 1);
+            cpio.entry(&name, S_IFREG | 0o644, &vec![7; length]).unwrap();
+        }
+        let entries = parse(&cpio.finish().unwrap());
+        assert_eq!(entries[0], ("d".to_owned(), 0o040_755, Vec::new()));
+        for (length, entry) in entries[1..].iter().enumerate() {
+            assert_eq!(*entry, ("x".repeat(length + 1), 0o100_644, vec![7; length]));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The emulator: its command line, its console, its end.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use xtask::phase::DAEMON_PORT;
+
+use super::checks::{Check, Group};
+use crate::tools;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const PACKAGE: &str = "qemu-system-x86";
+/// No 5-level paging (old kvm-amd cannot nest it), no XSAVE (the emulator does not intercept a nested
+/// guest's XSETBV) and so no AVX, no protection keys; SVM on top of everything else it can emulate.
+const CPU: &str = "max,-la57,-xsave,-xsaveopt,-xgetbv1,-avx,-avx2,-fma,-f16c,-pku,+svm";
+/// Sparse: only what the lab writes takes space.
+const RESULTS_SIZE: u64 = 1 << 30;
+/// How much of the console an error shows.
+const TAIL_LINES: usize = 40;
+/// What the kernel prints when something is wrong with it.
+const ALARMS: &[&str] =
+    &["Kernel panic", "BUG:", "kernel BUG at", "WARNING:", "Oops:", "general protection fault"];
+/// Progress lines of the lab's process 1.
+const PROGRESS: &str = "lab: ";
+
+/// Makes sure that QEMU is there.
+pub(super) fn ensure_installed() -> Result<()> {
+    tools::ensure_installed(PROGRAM, PACKAGE)
+}
+
+/// The files of one boot.
+pub(super) struct Files {
+    kernel: PathBuf,
+    initramfs: PathBuf,
+    /// The disk that the lab writes its results to.
+    pub(super) results: PathBuf,
+}
+
+impl Files {
+    /// Writes the images and an empty results disk into `dir`.
+    pub(super) fn write(dir: &Path, kernel: &[u8], initramfs: &[u8]) -> Result<Self> {
+        let files = Self {
+            kernel: dir.join("vmlinuz"),
+            initramfs: dir.join("initramfs.cpio"),
+            results: dir.join("results.img"),
+        };
+        fs::write(&files.kernel, kernel).context("cannot write the kernel image")?;
+        fs::write(&files.initramfs, initramfs).context("cannot write the initramfs")?;
+        let disk = File::create(&files.results).context("cannot create the results disk")?;
+        disk.set_len(RESULTS_SIZE).context("cannot create the results disk")?;
+        Ok(files)
+    }
+}
+
+/// How to run.
+pub(super) struct Options {
+    /// When to give up; `None` means never.
+    pub(super) timeout: Option<Duration>,
+    /// Whether to show the whole console and not only the progress.
+    pub(super) verbose: bool,
+    /// The kernel's command line.
+    pub(super) command_line: String,
+    /// Whether the daemon's port is forwarded to this side.
+    pub(super) forward_port: bool,
+}
+
+/// Boots and waits for the end. A timeout kills the emulator.
+pub(super) fn run(files: &Files, options: &Options, log: &Path) -> Result<Console> {
+    let mut command = command(files, options);
+    let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
+    let stdout = child.stdout.take().context("the emulator has no console")?;
+    let log = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+    let verbose = options.verbose;
+    let reader = std::thread::spawn(move || Console::read(stdout, log, verbose));
+    if options.forward_port {
+        println!("lab: metrics on http://127.0.0.1:{DAEMON_PORT}/metrics once the daemon is up; Ctrl-C ends");
+    }
+    let timed_out = wait(&mut child, options.timeout)?;
+    let console = join(reader)?;
+    if timed_out {
+        let timeout = options.timeout.unwrap_or_default().as_secs();
+        println!("the lab's console ended with:\n{}\n", console.tail());
+        bail!("the lab did not finish in {timeout} s; --timeout gives it more");
+    }
+    Ok(console)
+}
+
+fn command(files: &Files, options: &Options) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", "2048"])
+        .args(["-serial", "stdio", "-append", &options.command_line])
+        .arg("-kernel")
+        .arg(&files.kernel)
+        .arg("-initrd")
+        .arg(&files.initramfs)
+        .arg("-drive")
+        .arg(format!("if=none,id=results,format=raw,file={}", files.results.display()))
+        .args(["-device", "virtio-blk-pci,drive=results"]);
+    if options.forward_port {
+        let forward = format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{DAEMON_PORT}-:{DAEMON_PORT}");
+        command.args(["-netdev", &forward, "-device", "virtio-net-pci,netdev=net,romfile="]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Returns whether the emulator had to be killed.
+fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<bool> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if !status.success() {
+                bail!("{PROGRAM} ended with {status}");
+            }
+            return Ok(false);
+        }
+        if timeout.is_some_and(|timeout| start.elapsed() > timeout) {
+            child.kill().context("cannot end the emulator")?;
+            child.wait()?;
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn join(reader: JoinHandle<Result<Console>>) -> Result<Console> {
+    match reader.join() {
+        Ok(console) => console,
+        Err(_) => bail!("the console reader panicked"),
+    }
+}
+
+/// What the lab printed on its serial port.
+#[derive(Default)]
+pub(super) struct Console {
+    tail: VecDeque<String>,
+    alarms: Vec<String>,
+}
+
+impl Console {
+    fn read(stdout: ChildStdout, mut log: File, verbose: bool) -> Result<Self> {
+        let mut console = Self::default();
+        let mut lines = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            log.write_all(&line)?;
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if verbose || text.starts_with(PROGRESS) {
+                println!("{text}");
+            }
+            console.push(text);
+            line.clear();
+        }
+        Ok(console)
+    }
+
+    fn push(&mut self, line: String) {
+        if ALARMS.iter().any(|alarm| line.contains(alarm)) {
+            self.alarms.push(line.clone());
+        }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+
+    /// The last lines.
+    pub(super) fn tail(&self) -> String {
+        Vec::from_iter(self.tail.iter().map(String::as_str)).join("\n")
+    }
+
+    /// Whether the kernel complained.
+    pub(super) fn check(&self) -> Group {
+        Group {
+            name: "console".to_owned(),
+            checks: vec![Check::equal(
+                "kernel alarms",
+                &"none",
+                &match self.alarms.first() {
+                    None => "none",
+                    Some(first) => first.as_str(),
+                },
+            )],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_of_the_kernel_fails_the_run() {
+        let mut console = Console::default();
+        console.push("[    1.0] all is well".to_owned());
+        assert!(console.check().checks.iter().all(Check::passed));
+        console.push("[    2.0] WARNING: CPU: 1 PID: 7 at mm/rmap.c:1".to_owned());
+        assert!(!console.check().checks.iter().all(Check::passed));
+    }
+
+    #[test]
+    fn the_tail_is_bounded() {
+        let mut console = Console::default();
+        for n in 0..100 {
+            console.push(n.to_string());
+        }
+        assert_eq!(console.tail().lines().count(), TAIL_LINES);
+        assert!(console.tail().ends_with("99"));
+    }
+}

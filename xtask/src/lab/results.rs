@@ -1,0 +1,43 @@
+//! The results disk, on this side.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// The last entry of an archive that is complete.
+const LAST: &str = "steps.json";
+
+/// Makes an empty folder of `out`.
+pub(super) fn clear(out: &Path) -> Result<()> {
+    if out.exists() {
+        fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))?;
+    }
+    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))
+}
+
+/// Unpacks the archive on `disk` into `out`.
+pub(super) fn extract(disk: &Path, out: &Path) -> Result<()> {
+    let file = fs::File::open(disk).with_context(|| format!("cannot open {}", disk.display()))?;
+    let mut archive = tar::Archive::new(file);
+    archive.set_preserve_permissions(false);
+    archive.set_preserve_mtime(false);
+    archive.unpack(out).context("the results disk holds no intact archive")?;
+    ensure!(out.join(LAST).exists(), "the archive on the results disk is incomplete");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_disk_is_no_result() {
+        let dir = std::env::temp_dir().join(format!("mmu-trace-results-{}", std::process::id()));
+        clear(&dir).unwrap();
+        let disk = dir.join("disk");
+        fs::write(&disk, vec![0; 4096]).unwrap();
+        assert!(extract(&disk, &dir.join("out")).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,3 @@
+//! What the lab's init program writes and the lab's checks read.
+
+pub mod phase;

@@ -1,0 +1,204 @@
+//! The lab's workload: its phases in order, and the record that each run leaves of them.
+//!
+//! `lab-init` executes [`PLAN`] and writes a [`Run`] as `phases.json`; the checks on the other side
+//! hold the formula of every [`PhaseKind`] against it. The two share nothing but this file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The kernel's own counts, by counter name. Deltas, so a gauge may fall.
+pub type Counts = BTreeMap<String, i64>;
+
+/// The daemon's counters, by series (`name{label="value",...}`). Deltas.
+pub type Series = BTreeMap<String, f64>;
+
+/// Where the daemon listens inside the lab.
+pub const DAEMON_PORT: u16 = 9948;
+
+/// The VM's name on its VMM's command line.
+pub const VM_NAME: &str = "lab";
+
+/// The VM's UUID on its VMM's command line.
+pub const VM_UUID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// Functions whose calls the kernel itself counts for us, through tracefs kprobe events. All of them
+/// must exist: without them there is nothing to compare with.
+///
+/// Entry probes only. A return probe would replace the return address, and the tracer reads callers.
+pub const COUNTED_FUNCTIONS: &[&str] = &[
+    "__mmu_notifier_change_pte",
+    "__mmu_notifier_invalidate_range_start",
+    "__mmu_notifier_invalidate_range_end",
+    "write_protect_page",
+    "break_cow",
+    "kvm_mmu_page_fault",
+    "kvm_unmap_gfn_range",
+    "kvm_set_spte_gfn",
+    "kvm_flush_remote_tlbs",
+];
+
+/// KVM's statistics in debugfs, summed over all VMs.
+pub const KVM_COUNTERS: &[&str] = &["pf_fixed", "pf_taken", "pf_spurious", "pf_emulate", "exits"];
+
+/// KSM's files in sysfs.
+pub const KSM_COUNTERS: &[&str] = &["pages_shared", "pages_sharing", "full_scans"];
+
+/// One step of the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseKind {
+    /// The guest reads every page for the first time.
+    FirstTouch,
+    /// ksmd merges all of the guest's pages, which the guest has mapped.
+    Merge,
+    /// The guest reads every page that a merge tore down.
+    ReadAfterMerge,
+    /// The guest writes every merged page.
+    GuestWrite,
+    /// The guest reads every page that it has just written: nothing is torn down any more.
+    ReadAfterGuestWrite,
+    /// The VMM writes every merged page, which the guest has mapped.
+    HostWriteMapped,
+    /// The guest reads every page that a write from the host tore down.
+    ReadAfterHostWrite,
+    /// The VMM writes every merged page, which the guest has not touched since the merge.
+    HostWriteUnmapped,
+    /// The guest reads every page whose mapping went with the merge, not with the write after it.
+    ReadAfterUnmappedWrite,
+    /// `echo 2 > /sys/kernel/mm/ksm/run`.
+    UnmergeRun,
+    /// `MADV_UNMERGEABLE`.
+    UnmergeMadvise,
+    /// The guest reads every page that an unmerge tore down.
+    ReadAfterUnmerge,
+    /// ksmd merges pages of the VMM that no memslot covers.
+    OutsideMerge,
+    /// The VMM writes those.
+    OutsideWrite,
+    /// The VMM forks; the child lives until [`PhaseKind::HostWriteAfterFork`] is over.
+    Fork,
+    /// The guest reads every page that the fork tore down.
+    ReadAfterFork,
+    /// The VMM writes every page that it shares with its child.
+    HostWriteAfterFork,
+    /// The VMM takes write access from its own mapping and gives it back, with `mprotect`.
+    Protect,
+    /// The guest reads every page that `mprotect` tore down.
+    ReadAfterProtect,
+    /// `MADV_DONTNEED` over the guest's pages.
+    Discard,
+    /// The guest reads every discarded page and gets the zero page.
+    ReadAfterDiscard,
+    /// The guest writes every page that maps the zero page.
+    ZeroPageWrite,
+    /// The guest reads its pages again and again while ksmd merges them. No formula, but every count
+    /// of the tracer must still be the kernel's.
+    LiveMerge,
+}
+
+impl PhaseKind {
+    /// The name used in `phases.json` and in what is printed.
+    #[must_use]
+    pub fn label(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(label)) => label,
+            _ => format!("{self:?}"),
+        }
+    }
+}
+
+/// The workload.
+pub const PLAN: &[PhaseKind] = &[
+    PhaseKind::FirstTouch,
+    PhaseKind::Merge,
+    PhaseKind::ReadAfterMerge,
+    PhaseKind::GuestWrite,
+    PhaseKind::ReadAfterGuestWrite,
+    PhaseKind::Merge,
+    PhaseKind::ReadAfterMerge,
+    PhaseKind::HostWriteMapped,
+    PhaseKind::ReadAfterHostWrite,
+    PhaseKind::Merge,
+    PhaseKind::HostWriteUnmapped,
+    PhaseKind::ReadAfterUnmappedWrite,
+    PhaseKind::Merge,
+    PhaseKind::ReadAfterMerge,
+    PhaseKind::UnmergeRun,
+    PhaseKind::ReadAfterUnmerge,
+    PhaseKind::Merge,
+    PhaseKind::ReadAfterMerge,
+    PhaseKind::UnmergeMadvise,
+    PhaseKind::ReadAfterUnmerge,
+    PhaseKind::OutsideMerge,
+    PhaseKind::OutsideWrite,
+    PhaseKind::Fork,
+    PhaseKind::ReadAfterFork,
+    PhaseKind::HostWriteAfterFork,
+    PhaseKind::ReadAfterHostWrite,
+    PhaseKind::Protect,
+    PhaseKind::ReadAfterProtect,
+    PhaseKind::Discard,
+    PhaseKind::ReadAfterDiscard,
+    PhaseKind::ZeroPageWrite,
+    PhaseKind::LiveMerge,
+];
+
+/// What one phase did to the counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Which phase.
+    pub kind: PhaseKind,
+    /// How long it took, waiting for ksmd included.
+    pub seconds: f64,
+    /// The kernel's counts: every counter, those that did not move included.
+    pub oracle: Counts,
+    /// The daemon's counters that moved; `None` where no daemon ran.
+    pub daemon: Option<Series>,
+}
+
+impl Phase {
+    /// How often the kernel called `function`, if it was counted.
+    #[must_use]
+    pub fn calls(&self, function: &str) -> Option<i64> {
+        self.oracle.get(&format!("kprobe:{function}")).copied()
+    }
+}
+
+/// One pass through [`PLAN`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// `uname -r` of the lab.
+    pub kernel: String,
+    /// N, the pages of the guest.
+    pub pages: i64,
+    /// M, the mergeable pages outside its memslots.
+    pub outside_pages: i64,
+    /// The phases, in the order they ran.
+    pub phases: Vec<Phase>,
+    /// The kernel's counts from before the VM was created until after it was gone.
+    pub totals: Counts,
+    /// KVM's statistics at the end of the VM's life (they go with it).
+    pub kvm_at_end: Counts,
+    /// Hits that the kernel's own kprobes missed; anything but 0 makes the counts worthless.
+    pub oracle_misses: i64,
+}
+
+/// How a program that `lab-init` started ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What it was for.
+    pub name: String,
+    /// Its exit code; a signal counts as 128 plus its number.
+    pub exit: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_those_of_the_file() {
+        assert_eq!(PhaseKind::ReadAfterMerge.label(), "read_after_merge");
+    }
+}
