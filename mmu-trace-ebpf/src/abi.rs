@@ -117,9 +117,19 @@ wire! {
         pub ended_ns: u64,
         /// Thread group id of the VMM in the initial PID namespace; 0: unknown.
         pub tgid: u32,
-        /// Padding.
-        pub pad: u32,
+        /// KVM's page-table implementation, see [`mmu`].
+        pub mmu: u32,
     }
+}
+
+/// Values of [`VmSlot::mmu`].
+pub mod mmu {
+    /// Not known: no vCPU has faulted yet, or KVM keeps the choice elsewhere.
+    pub const UNKNOWN: u32 = 0;
+    /// Reverse maps.
+    pub const RMAP: u32 = 1;
+    /// The TDP MMU.
+    pub const TDP: u32 = 2;
 }
 
 wire! {
@@ -340,9 +350,15 @@ pub mod offset {
         VMA_MM = "vm_area_struct"."vm_mm",
         /// Low bits tell KSM pages.
         PAGE_MAPPING = "page"."mapping",
+        /// The architecture's part of a VM.
+        KVM_ARCH = "kvm"."arch",
+        /// Whether a VM uses the TDP MMU; from 6.2 on a choice of the module, for all VMs.
+        ARCH_TDP_MMU = "kvm_arch"."tdp_mmu_enabled",
     }
     /// Number of indices.
     pub const COUNT: usize = MEMBERS.len();
+    /// Members that nothing but a detail depends on.
+    pub const OPTIONAL: &[usize] = &[KVM_ARCH, ARCH_TDP_MMU, MM_OWNER];
 }
 
 /// Indices into the constant global `VALUES`: enumerators and switches, [`MISSING`] where unknown.

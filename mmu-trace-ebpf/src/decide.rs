@@ -168,6 +168,15 @@ const fn name(bytes: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*bytes)
 }
 
+/// The length of a range in pages of 4 KiB. The whole address space, which a dying process unmaps,
+/// counts as none: there is no page left in it.
+#[inline(always)]
+#[must_use]
+pub fn n_pages(start: u64, end: u64) -> u64 {
+    let len = end.wrapping_sub(start);
+    if len >> 47 != 0 { 0 } else { (len + 4095) >> 12 }
+}
+
 /// Whether `cause` is one of the two steps of a KSM merge.
 #[inline(always)]
 #[must_use]
@@ -278,6 +287,13 @@ mod tests {
         table[0] = CallerRange { start: 0x1000, len: 0x100, cause: Cause::KsmWriteProtect as u32 };
         table[1] = CallerRange { start: 0x2000, len: 0x10, cause: Cause::CowHost as u32 };
         table
+    }
+
+    #[test]
+    fn lengths_are_rounded_up_and_a_whole_address_space_is_none() {
+        for (start, end, n) in [(0, 0, 0), (0, 1, 1), (4096, 8192, 1), (0, 4097, 2), (0, u64::MAX, 0)] {
+            assert_eq!(n_pages(start, end), n, "{start:#x}..{end:#x}");
+        }
     }
 
     #[test]

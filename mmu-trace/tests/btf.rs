@@ -36,9 +36,11 @@ fn offsets(kernel: &str) -> Vec<(String, Option<u32>)> {
     MEMBERS.iter().map(row).collect()
 }
 
-fn expect_offsets(kernel: &str, expected: &[(&str, u32)]) {
-    let expected: Vec<_> = expected.iter().map(|&(name, offset)| (name.to_owned(), Some(offset))).collect();
-    assert_eq!(offsets(kernel), expected);
+/// Checks every member the tracer looks up: where it is, or that the kernel lacks it.
+fn expect_offsets(kernel: &str, expected: &[(&str, u32)], lacking: &[&str]) {
+    let expected = expected.iter().map(|&(name, offset)| (name.to_owned(), Some(offset)));
+    let lacking = lacking.iter().map(|&name| (name.to_owned(), None));
+    assert_eq!(offsets(kernel), expected.chain(lacking).collect::<Vec<_>>());
 }
 
 #[test]
@@ -64,7 +66,10 @@ fn members_of_6_1_are_where_pahole_says() {
             ("vm_fault.page", 80),
             ("vm_area_struct.vm_mm", 16),
             ("page.mapping", 24),
+            ("kvm.arch", 4760),
+            ("kvm_arch.tdp_mmu_enabled", 34456),
         ],
+        &[],
     );
 }
 
@@ -91,7 +96,9 @@ fn members_of_6_12_are_where_pahole_says() {
             ("vm_fault.page", 80),
             ("vm_area_struct.vm_mm", 16),
             ("page.mapping", 24),
+            ("kvm.arch", 4760),
         ],
+        &["kvm_arch.tdp_mmu_enabled"],
     );
 }
 

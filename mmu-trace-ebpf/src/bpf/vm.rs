@@ -2,11 +2,12 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, UNATTRIBUTED, VmSlot, event_kind},
+    abi::{Event, UNATTRIBUTED, VmSlot, event_kind, mmu, offset},
     kind::Gap,
 };
 
 use super::{
+    config,
     maps::{FREE_SLOTS, VM_SLOTS, VMS, count},
     read, stream,
 };
@@ -34,10 +35,10 @@ pub(super) fn register(mm: u64, kvm: u64, tgid: u32) -> u32 {
     };
     // SAFETY: no preconditions.
     let created_ns = unsafe { bpf_ktime_get_ns() };
-    let holder = VmSlot { mm, kvm, created_ns, ended_ns: 0, tgid, pad: 0 };
+    let holder = VmSlot { mm, kvm, created_ns, ended_ns: 0, tgid, mmu: mmu::UNKNOWN };
     if VM_SLOTS.set(slot, &holder, 0).is_err() || VMS.insert(mm, slot, NO_EXIST).is_err() {
         // Another CPU registered the same VM in between.
-        let _ = VM_SLOTS.set(slot, VmSlot { mm: 0, kvm: 0, created_ns: 0, ended_ns: 0, tgid: 0, pad: 0 }, 0);
+        let _ = VM_SLOTS.set(slot, VmSlot { mm: 0, kvm: 0, created_ns: 0, ended_ns: 0, tgid: 0, mmu: 0 }, 0);
         let _ = FREE_SLOTS.push(slot, 0);
         return slot_of(mm);
     }
@@ -68,6 +69,19 @@ pub(super) fn start(mm: u64, kvm: u64, tgid: u32) {
     // The address of an ended VM's `mm_struct` was used again before userspace freed its slot.
     let _ = VMS.remove(mm);
     register(mm, kvm, tgid);
+}
+
+/// A vCPU thread faults for the first time: by now KVM has made its choices for this VM.
+#[inline(always)]
+pub(super) fn note_kvm(slot: u32, kvm: u64) -> Option<()> {
+    let holder = VM_SLOTS.get_ptr_mut(slot)?;
+    // SAFETY: as above.
+    let holder = unsafe { &mut *holder };
+    holder.kvm = kvm;
+    let arch = kvm + config::offset(offset::KVM_ARCH)?;
+    let is_tdp: u8 = read::member(arch, offset::ARCH_TDP_MMU)?;
+    holder.mmu = if is_tdp & 1 != 0 { mmu::TDP } else { mmu::RMAP };
+    Some(())
 }
 
 /// A `struct kvm` is being destroyed.

@@ -24,13 +24,14 @@ impl Constants {
         Self { offsets: offsets(btf), values: values(btf), args: args(btf), functions: functions(kallsyms) }
     }
 
-    /// The members this kernel lacks, as `struct.member`.
+    /// The members this kernel lacks and figures need, as `struct.member`.
     pub(super) fn missing_members(&self) -> Vec<String> {
         offset::MEMBERS
             .iter()
             .zip(self.offsets)
-            .filter(|(_, offset)| *offset == MISSING)
-            .map(|((strukt, member), _)| format!("{strukt}.{member}"))
+            .enumerate()
+            .filter(|(index, (_, offset))| *offset == MISSING && !offset::OPTIONAL.contains(index))
+            .map(|(_, ((strukt, member), _))| format!("{strukt}.{member}"))
             .collect()
     }
 }

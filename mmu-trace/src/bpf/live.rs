@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -10,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use mmu_trace_ebpf::{
-    abi::{Event, UNATTRIBUTED, VmSlot},
+    abi::{self, Event, UNATTRIBUTED, VmSlot},
     kind::{Cause, Gap},
 };
 use zerocopy::FromBytes;
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     kernel::{btf::Btf, kallsyms::Kallsyms},
     model::{
-        Backend, Counters, Histograms, Hook, HookState, Host, Quality, Snapshot, Vm, VmIdentity, Window,
+        Backend, Counters, Histograms, Hook, HookState, Host, Mmu, Quality, Snapshot, Vm, VmIdentity, Window,
     },
     vm,
 };
@@ -59,6 +60,7 @@ pub struct Live {
     /// `enum mmu_notifier_event` of this kernel.
     events: Vec<(String, i64)>,
     host: Host,
+    fixed_mmu: Option<Mmu>,
     options: Options,
     started: Instant,
     start_unix_ns: u64,
@@ -101,6 +103,7 @@ impl Live {
             hooks,
             events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
             host: describe_host(Some(&kallsyms)),
+            fixed_mmu: fixed_mmu(),
             kallsyms,
             object,
             options,
@@ -241,11 +244,20 @@ impl Live {
             if self.options.vm_histograms { Some(read::histograms(&self.object.ebpf, slot)?) } else { None };
         Ok(Vm {
             identity: self.identities.get(&slot).cloned().unwrap_or_default(),
-            mmu: None,
+            mmu: self.mmu(holder),
             alive: !has_ended(holder),
             counters: self.counters(slot, rows)?,
             histograms,
         })
+    }
+
+    /// KVM's choice for this VM; newer kernels make it once for all.
+    fn mmu(&self, holder: &VmSlot) -> Option<Mmu> {
+        match holder.mmu {
+            abi::mmu::TDP => Some(Mmu::Tdp),
+            abi::mmu::RMAP => Some(Mmu::Rmap),
+            _ => self.fixed_mmu,
+        }
     }
 
     fn counters(&self, slot: u32, rows: Vec<InvalidationRow>) -> Result<Counters> {
@@ -413,6 +425,17 @@ fn pseudo_hook(hook: &str, symbol: &str, state: HookState, required: bool, reaso
 fn take_ring(object: &mut LoadedObject) -> Result<RingBuf<MapData>> {
     let map = object.ebpf.take_map("EVENTS").context("the object has no map EVENTS")?;
     Ok(RingBuf::try_from(map)?)
+}
+
+/// The MMU of every VM, where the module's choice cannot change any more.
+fn fixed_mmu() -> Option<Mmu> {
+    const PARAMETER: &str = "/sys/module/kvm/parameters/tdp_mmu";
+    let is_fixed = fs::metadata(PARAMETER).is_ok_and(|m| m.permissions().mode() & 0o222 == 0);
+    match fs::read_to_string(PARAMETER).ok()?.trim() {
+        "Y" if is_fixed => Some(Mmu::Tdp),
+        "N" if is_fixed => Some(Mmu::Rmap),
+        _ => None,
+    }
 }
 
 fn describe_host(kallsyms: Option<&Kallsyms>) -> Host {

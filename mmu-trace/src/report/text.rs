@@ -84,7 +84,7 @@ fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
     if quality.truncated {
         words.push("the capture ends before its end mark, these are its last intact figures".to_owned());
     }
-    let failed = quality.hooks.iter().filter(|h| h.required && h.state == HookState::Failed);
+    let failed = quality.hooks.iter().filter(|h| h.required && h.state != HookState::Attached);
     words.extend(failed.map(|h| format!("hook {} is not attached", h.hook)));
     if quality.missed_returns() > 0 {
         words.push(format!("function returns missed: {}", count(quality.missed_returns())));

@@ -234,7 +234,7 @@ fn note_invalidation(bracket: &Bracket, now: u64) {
         return;
     };
     add(&mut row.ranges, 1);
-    add(&mut row.pages, bracket.end.wrapping_sub(bracket.start).wrapping_add(4095) >> 12);
+    add(&mut row.pages, decide::n_pages(bracket.start, bracket.end));
     if bracket_flags::zapped(bracket.flags) {
         add(&mut row.zapped, 1);
     }

@@ -42,7 +42,11 @@ const WRITE: u64 = 1 << 1;
 fn entry_probe(call: &Entry) -> Option<()> {
     let kvm = read::member(call.args[0], offset::VCPU_KVM)?;
     let mm = read::member(kvm, offset::KVM_MM)?;
-    begin(mm, vm::slot_or_register(mm, kvm), call.args[1], call.args[2])
+    let slot = vm::slot_or_register(mm, kvm);
+    if slot != UNATTRIBUTED && maps::task(read::current_ids().0).is_none() {
+        vm::note_kvm(slot, kvm);
+    }
+    begin(mm, slot, call.args[1], call.args[2])
 }
 
 fn exit_probe(_: &Exit) -> Option<()> {
