@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
@@ -109,7 +110,18 @@ fn command(files: &Files, options: &Options) -> Command {
         command.args(["-netdev", &forward, "-device", "virtio-net-pci,netdev=net,romfile="]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe.
+    unsafe { command.pre_exec(end_with_parent) };
     command
+}
+
+/// However this task ends, the emulator must not outlive it.
+fn end_with_parent() -> std::io::Result<()> {
+    // SAFETY: no pointers.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 /// Returns whether the emulator had to be killed.

@@ -43,6 +43,19 @@ fn has(names: &[String], name: &str) -> bool {
     names.iter().any(|n| n == name)
 }
 
+/// Whether the VM is found under its own name while it runs: by `mmu-trace vms`, and in the daemon's
+/// `vm_info`.
+pub(super) fn check_identity(vms: &str, metrics: &str) -> Vec<Check> {
+    let named = |text: &str| text.lines().any(|line| line.contains(VM_NAME) && line.contains(VM_UUID));
+    let info: String = metrics.lines().filter(|line| line.starts_with("mmu_trace_vm_info{")).collect();
+    let domain =
+        info.contains(&format!("domain=\"{VM_NAME}\"")) && info.contains(&format!("uuid=\"{VM_UUID}\""));
+    vec![
+        Check::equal("vms lists name and uuid in one line", &true, &named(vms)),
+        Check::equal("vm_info has domain and uuid", &true, &domain),
+    ]
+}
+
 /// The entries of `vms`, and `unattributed`.
 fn parts(report: &Value) -> Vec<&Value> {
     let vms = report.get("vms").and_then(Value::as_array).into_iter().flatten();
@@ -290,6 +303,14 @@ mod tests {
     #[test]
     fn an_empty_report_fails_almost_everything() {
         assert!(failures(check(&run(), &json!({}))).len() > 25);
+    }
+
+    #[test]
+    fn a_vm_without_its_name_fails() {
+        let vms = format!("{VM_NAME} {VM_UUID} 77 qemu\n");
+        let metrics = format!("mmu_trace_vm_info{{domain=\"{VM_NAME}\",uuid=\"{VM_UUID}\"}} 1\n");
+        assert_eq!(failures(check_identity(&vms, &metrics)), Vec::<String>::new());
+        assert_eq!(failures(check_identity("lab-vmm-77\n", "")).len(), 2);
     }
 
     #[test]
