@@ -26,7 +26,7 @@ const RESULTS_SIZE: u64 = 1 << 30;
 const TAIL_LINES: usize = 40;
 /// What the kernel prints when something is wrong with it.
 const ALARMS: &[&str] =
-    &["Kernel panic", "BUG:", "kernel BUG at", "WARNING:", "Oops:", "general protection fault"];
+    &["Kernel panic", "BUG:", "kernel BUG at", "WARNING: CPU:", "Oops:", "general protection fault"];
 /// Progress lines of the lab's process 1.
 const PROGRESS: &str = "lab: ";
 
@@ -213,6 +213,7 @@ mod tests {
     fn a_warning_of_the_kernel_fails_the_run() {
         let mut console = Console::default();
         console.push("[    1.0] all is well".to_owned());
+        console.push("WARNING: a program of ours said this".to_owned());
         assert!(console.check().checks.iter().all(Check::passed));
         console.push("[    2.0] WARNING: CPU: 1 PID: 7 at mm/rmap.c:1".to_owned());
         assert!(!console.check().checks.iter().all(Check::passed));
