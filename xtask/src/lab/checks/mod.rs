@@ -79,7 +79,7 @@ impl Outputs {
         if let Some(failed) = steps.iter().find(|step| step.exit != 0)
             && !out.join("phases.json").exists()
         {
-            anyhow::bail!("{} ended with exit code {}", failed.name, failed.exit);
+            anyhow::bail!("{} (exit code {})", failed.name, failed.exit);
         }
         let with_tracer = steps.iter().any(|step| step.name == "record");
         Ok(Self {
