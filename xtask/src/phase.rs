@@ -16,11 +16,20 @@ pub type Series = BTreeMap<String, f64>;
 /// Where the daemon listens inside the lab.
 pub const DAEMON_PORT: u16 = 9948;
 
-/// The VM's name on its VMM's command line.
-pub const VM_NAME: &str = "lab";
+/// Who a VM is, on its VMM's command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: &'static str,
+    /// Its UUID.
+    pub uuid: &'static str,
+}
 
-/// The VM's UUID on its VMM's command line.
-pub const VM_UUID: &str = "11111111-2222-3333-4444-555555555555";
+/// The VM that the phases are about.
+pub const LAB_VM: Identity = Identity { name: "lab", uuid: "11111111-2222-3333-4444-555555555555" };
+
+/// An idle VM that runs before the tracer does, and must be found all the same.
+pub const EARLY_VM: Identity = Identity { name: "early", uuid: "66666666-7777-8888-9999-000000000000" };
 
 /// Functions whose calls the kernel itself counts for us, through tracefs kprobe events. All of them
 /// must exist: without them there is nothing to compare with.

@@ -23,7 +23,7 @@ pub(super) fn build(target_dir: &Path) -> Result<Binaries> {
     println!("lab: building the static programs");
     let mut cargo = tools::cargo()?;
     cargo
-        .args(["build", "--quiet", "--release", "--target", TARGET])
+        .args(["build", "--release", "--target", TARGET])
         .args(["-p", "mmu-trace", "-p", "xtask", "--bin", "mmu-trace", "--bin", "lab-init"])
         .arg("--target-dir")
         .arg(target_dir)

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
@@ -25,7 +26,7 @@ const RESULTS_SIZE: u64 = 1 << 30;
 const TAIL_LINES: usize = 40;
 /// What the kernel prints when something is wrong with it.
 const ALARMS: &[&str] =
-    &["Kernel panic", "BUG:", "kernel BUG at", "WARNING:", "Oops:", "general protection fault"];
+    &["Kernel panic", "BUG:", "kernel BUG at", "WARNING: CPU:", "Oops:", "general protection fault"];
 /// Progress lines of the lab's process 1.
 const PROGRESS: &str = "lab: ";
 
@@ -109,7 +110,18 @@ fn command(files: &Files, options: &Options) -> Command {
         command.args(["-netdev", &forward, "-device", "virtio-net-pci,netdev=net,romfile="]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe.
+    unsafe { command.pre_exec(end_with_parent) };
     command
+}
+
+/// However this task ends, the emulator must not outlive it.
+fn end_with_parent() -> std::io::Result<()> {
+    // SAFETY: no pointers.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 /// Returns whether the emulator had to be killed.
@@ -201,6 +213,7 @@ mod tests {
     fn a_warning_of_the_kernel_fails_the_run() {
         let mut console = Console::default();
         console.push("[    1.0] all is well".to_owned());
+        console.push("WARNING: a program of ours said this".to_owned());
         assert!(console.check().checks.iter().all(Check::passed));
         console.push("[    2.0] WARNING: CPU: 1 PID: 7 at mm/rmap.c:1".to_owned());
         assert!(!console.check().checks.iter().all(Check::passed));

@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
-use xtask::phase::{DAEMON_PORT, Step};
+use xtask::phase::{DAEMON_PORT, EARLY_VM, Step};
 
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
+use crate::vmm::Vmm;
 use crate::{ksm, metrics, network, oracle, process, results};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
@@ -75,6 +76,7 @@ fn measure(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
         steps.push(process::run("workload", workload.arg("workload"))?);
         return Ok(());
     }
+    let early = Vmm::start(EARLY_VM).context("the VM before the tracer")?;
     steps.push(save("doctor", &["doctor"], "doctor.txt")?);
     let daemon = start_daemon(options)?;
     if options.serve {
@@ -85,6 +87,7 @@ fn measure(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
         steps.push(recorded?);
     }
     steps.push(terminate("daemon", daemon, DAEMON_STOP)?);
+    early.stop()?;
     if !options.serve {
         write_reports(options, steps)?;
     }

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use xtask::phase::{VM_NAME, VM_UUID};
+use xtask::phase::Identity;
 
 use crate::vm::{Access, Pages, Vm};
 
@@ -31,13 +31,13 @@ pub(crate) struct Vmm {
 }
 
 impl Vmm {
-    /// Starts the VMM; on return the VM exists, and its guest has run its code once without
+    /// Starts a VMM; on return the VM exists, and its guest has run its code once without
     /// touching its data.
-    pub(crate) fn start() -> Result<Self> {
+    pub(crate) fn start(vm: Identity) -> Result<Self> {
         use std::os::unix::process::CommandExt;
         let mut child = Command::new("/proc/self/exe")
             .arg0(format!("/usr/bin/{PROGRAM_SUFFIX}"))
-            .args(["-name", &format!("guest={VM_NAME},debug-threads=on"), "-uuid", VM_UUID])
+            .args(["-name", &format!("guest={},debug-threads=on", vm.name), "-uuid", vm.uuid])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use xtask::phase::{PLAN, Phase, PhaseKind, Run, Series};
+use xtask::phase::{LAB_VM, PLAN, Phase, PhaseKind, Run, Series};
 
 use crate::vmm::{N_OUTSIDE_PAGES, N_PAGES, Vmm};
 use crate::{ksm, metrics, oracle, process};
@@ -26,7 +26,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Runs the phases again and again on one VM, without counting.
 pub(crate) fn run_forever() -> Result<()> {
-    let mut vmm = Vmm::start()?;
+    let mut vmm = Vmm::start(LAB_VM)?;
     vmm.command("fill 1")?;
     loop {
         for kind in PLAN {
@@ -41,7 +41,7 @@ fn run_once() -> Result<Run> {
     ksm::set_mode(ksm::Mode::Unmerge)?;
     ksm::set_mode(ksm::Mode::Stop)?;
     let first = oracle::read()?;
-    let mut vmm = Vmm::start()?;
+    let mut vmm = Vmm::start(LAB_VM)?;
     vmm.command("fill 1")?;
     let mut phases = Vec::new();
     for (index, kind) in PLAN.iter().enumerate() {

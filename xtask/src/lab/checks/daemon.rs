@@ -8,6 +8,9 @@ use super::{Check, formula};
 /// Every comparison of one phase.
 pub(super) fn check(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
     let mut checks = totals(phase, moved);
+    for gap in ["lost_events_total", "missed_returns_total", "map_full_total"] {
+        checks.push(Check::numbers(gap, Some(0), Some(sum(moved, gap, &[]))));
+    }
     if phase.kind != PhaseKind::LiveMerge {
         checks.extend(split(run, phase, moved));
         checks.extend(refaults(run, phase, moved));
@@ -37,8 +40,8 @@ fn totals(phase: &Phase, moved: &Series) -> Vec<Check> {
             total("invalidations_total"),
         ),
         Check::numbers(
-            "invalidations_zapped_total = KVM's flushes",
-            phase.calls("kvm_flush_remote_tlbs"),
+            "invalidations_zapped_total = brackets with a flush",
+            formula::zapped(phase),
             total("invalidations_zapped_total"),
         ),
         Check::numbers(
@@ -234,6 +237,13 @@ mod tests {
         };
         assert_eq!(failures(read(), &moved("ksm_replace")), Vec::<String>::new());
         assert_eq!(failures(read(), &moved("fork")), ["refaults_total{cause=ksm_write_protect|ksm_replace}"]);
+    }
+
+    #[test]
+    fn a_gap_in_the_data_fails() {
+        let mut moved = merged();
+        moved.insert("mmu_trace_missed_returns_total{hook=\"x\"}".into(), 1.0);
+        assert_eq!(failures(merge(), &moved), ["missed_returns_total"]);
     }
 
     #[test]

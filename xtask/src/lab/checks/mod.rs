@@ -65,6 +65,9 @@ pub(super) struct Outputs {
     run: Run,
     /// `None` where the lab ran without the tracer.
     report: Option<Value>,
+    /// What `mmu-trace vms` and the daemon's `/metrics` said while the VM ran; empty without the tracer.
+    vms: String,
+    metrics: String,
     /// `None` without the ladder.
     kprobe_report: Option<Value>,
 }
@@ -76,12 +79,14 @@ impl Outputs {
         if let Some(failed) = steps.iter().find(|step| step.exit != 0)
             && !out.join("phases.json").exists()
         {
-            anyhow::bail!("{} ended with exit code {}", failed.name, failed.exit);
+            anyhow::bail!("{} (exit code {})", failed.name, failed.exit);
         }
         let with_tracer = steps.iter().any(|step| step.name == "record");
         Ok(Self {
             run: load(&out.join("phases.json"))?,
             report: with_tracer.then(|| load(&out.join("report.json"))).transpose()?,
+            vms: fs::read_to_string(out.join("vms.txt")).unwrap_or_default(),
+            metrics: fs::read_to_string(out.join("metrics.txt")).unwrap_or_default(),
             kprobe_report: ladder.then(|| load(&out.join("kprobe.json"))).transpose()?,
             steps,
         })
@@ -107,6 +112,8 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
     }
     if let Some(report) = &outputs.report {
         groups.push(Group { name: "report".to_owned(), checks: report::check(&outputs.run, report) });
+        let checks = report::check_identity(&outputs.vms, &outputs.metrics);
+        groups.push(Group { name: "identity".to_owned(), checks });
         if let Some(kprobe) = &outputs.kprobe_report {
             groups.push(Group { name: "ladder".to_owned(), checks: report::check_ladder(report, kprobe) });
         }

@@ -1,7 +1,7 @@
 //! The report of the recording against the kernel's totals of the same run.
 
 use serde_json::Value;
-use xtask::phase::{Run, VM_NAME, VM_UUID};
+use xtask::phase::{EARLY_VM, Identity, LAB_VM, Run};
 
 use super::series::sum;
 use super::{Check, total};
@@ -41,6 +41,24 @@ pub(super) fn check_ladder(report: &Value, kprobe: &Value) -> Vec<Check> {
 
 fn has(names: &[String], name: &str) -> bool {
     names.iter().any(|n| n == name)
+}
+
+/// Whether both VMs are found under their own names while they run: by `mmu-trace vms`, and in the
+/// daemon's `vm_info`. One of them is older than the daemon.
+pub(super) fn check_identity(vms: &str, metrics: &str) -> Vec<Check> {
+    let listed = |vm: Identity| vms.lines().any(|line| line.contains(vm.name) && line.contains(vm.uuid));
+    let exposed = |vm: Identity| {
+        let labels = [format!("domain=\"{}\"", vm.name), format!("uuid=\"{}\"", vm.uuid)];
+        let mut info = metrics.lines().filter(|line| line.starts_with("mmu_trace_vm_info{"));
+        info.any(|line| labels.iter().all(|label| line.contains(label)))
+    };
+    let mut checks = Vec::new();
+    for vm in [LAB_VM, EARLY_VM] {
+        let name = vm.name;
+        checks.push(Check::equal(&format!("vms lists {name} with its uuid"), &true, &listed(vm)));
+        checks.push(Check::equal(&format!("vm_info has {name} with its uuid"), &true, &exposed(vm)));
+    }
+    checks
 }
 
 /// The entries of `vms`, and `unattributed`.
@@ -146,14 +164,20 @@ fn against_daemon(run: &Run, report: &Value) -> Vec<Check> {
 fn the_vm(report: &Value) -> Vec<Check> {
     let text = |value: &Value, pointer: &str| value.pointer(pointer).map_or("missing".to_owned(), plain);
     let vms = report.get("vms").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let vm = vms.first().unwrap_or(&Value::Null);
+    let by_name = |vm: &&Value| vm.get("name").and_then(Value::as_str) == Some(LAB_VM.name);
+    let vm = vms.iter().find(by_name).unwrap_or(&Value::Null);
+    let is_active = |vm: &&Value| {
+        ["/change_pte/calls", "/page_faults/total"]
+            .iter()
+            .any(|p| vm.pointer(p).and_then(Value::as_i64) != Some(0))
+    };
     vec![
         Check::equal("schema", &"mmu-trace-report/1", &text(report, "/schema")),
         Check::equal("host.change_pte", &"present", &text(report, "/host/change_pte")),
         Check::equal("host.mode", &"direct", &text(report, "/host/mode")),
-        Check::equal("number of VMs", &1, &vms.len()),
-        Check::equal("name", &VM_NAME, &text(vm, "/name")),
-        Check::equal("uuid", &VM_UUID, &text(vm, "/uuid")),
+        Check::equal("VMs with any call or fault", &1, &vms.iter().filter(is_active).count()),
+        Check::equal("name", &LAB_VM.name, &text(vm, "/name")),
+        Check::equal("uuid", &LAB_VM.uuid, &text(vm, "/uuid")),
         Check::equal("vmm", &"qemu", &text(vm, "/vmm")),
         Check::equal("mmu", &"tdp", &text(vm, "/mmu")),
         Check::equal("noop_ratio", &"1.0", &text(vm, "/change_pte/noop_ratio")),
@@ -213,7 +237,7 @@ mod tests {
     use super::*;
 
     fn part() -> Value {
-        json!({ "name": VM_NAME, "uuid": VM_UUID, "vmm": "qemu", "mmu": "tdp",
+        json!({ "name": LAB_VM.name, "uuid": LAB_VM.uuid, "vmm": "qemu", "mmu": "tdp",
             "change_pte": { "calls": 15, "noop": 15, "noop_ratio": 1.0, "seconds": 0.5,
                 "outcomes": { "effective_updated": 0, "effective_dropped": 0, "noop_zapped_by_bracket": 8,
                     "noop_zapped_by_same_op": 7, "noop_not_mapped": 0, "not_guest_memory": 0,
@@ -290,6 +314,20 @@ mod tests {
     #[test]
     fn an_empty_report_fails_almost_everything() {
         assert!(failures(check(&run(), &json!({}))).len() > 25);
+    }
+
+    #[test]
+    fn a_vm_without_its_name_fails() {
+        let mut vms = String::new();
+        let mut metrics = String::new();
+        for Identity { name, uuid } in [LAB_VM, EARLY_VM] {
+            vms += &format!("{name} {uuid} 77 qemu\n");
+            metrics += &format!("mmu_trace_vm_info{{domain=\"{name}\",uuid=\"{uuid}\"}} 1\n");
+        }
+        assert_eq!(failures(check_identity(&vms, &metrics)), Vec::<String>::new());
+        let early = vms.lines().next().unwrap_or_default();
+        assert_eq!(failures(check_identity(early, &metrics)), ["vms lists early with its uuid"]);
+        assert_eq!(failures(check_identity("lab-vmm-77\n", "")).len(), 4);
     }
 
     #[test]

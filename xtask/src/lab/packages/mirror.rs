@@ -91,8 +91,8 @@ impl Mirror {
             "20",
         ]);
         curl.arg("--output").arg(&partial).arg(&url);
-        tools::run(&mut curl)
-            .with_context(|| format!("cannot download {url}; {MIRROR_VARIABLE} sets another mirror"))?;
+        let status = curl.status().context("cannot run curl")?;
+        ensure!(status.success(), "cannot download {url}; {MIRROR_VARIABLE} sets another mirror");
         Ok(partial)
     }
 }
