@@ -59,7 +59,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         entry: programs("fe_range_end", "kp_range_end"),
         exit: None,
         required: Required::Yes,
-        without: "no invalidations, no change_pte outcomes and no refaults",
+        without: "nothing can be traced",
     },
     HookSpec {
         name: "kvm_unmap",
@@ -115,7 +115,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         entry: programs("fe_range_start", "kp_range_start"),
         exit: programs("fx_range_start", ""),
         required: Required::Yes,
-        without: "no invalidations, no change_pte outcomes and no refaults",
+        without: "nothing can be traced",
     },
     HookSpec {
         name: "ksm_write_protect",

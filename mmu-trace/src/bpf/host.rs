@@ -44,6 +44,7 @@ pub fn requirements() -> Vec<Requirement> {
         exists("BPF system call", BPF_SYSCTL, true, "use a kernel with CONFIG_BPF_SYSCALL=y"),
         exists("kernel BTF", VMLINUX_BTF, true, "use a kernel with CONFIG_DEBUG_INFO_BTF=y"),
         lockdown(),
+        kernel_reads(),
         exists(
             "kprobes",
             KPROBE_PMU,
@@ -65,6 +66,11 @@ pub fn find_obstacles() -> Vec<Obstacle> {
         .filter(|r| r.is_essential && r.is_met == Some(false))
         .map(|r| Obstacle { what: format!("{}: {}", r.name, r.found), remedy: r.remedy.to_owned() })
         .collect()
+}
+
+/// Whether kprobes can be opened as perf events.
+pub(super) fn has_kprobes() -> bool {
+    Path::new(KPROBE_PMU).exists()
 }
 
 /// Whether KVM is loaded or built in.
@@ -100,6 +106,17 @@ fn lockdown() -> Requirement {
         is_essential: true,
         ..requirement("lockdown", Some(is_met), &format!("mode {mode}"), remedy)
     }
+}
+
+/// Lockdown as BPF meets it, where its own file does not tell.
+fn kernel_reads() -> Requirement {
+    let remedy = "boot without lockdown=confidentiality: it forbids BPF programs to read kernel memory";
+    let (is_met, found) = match super::sys::may_read_kernel() {
+        Ok(true) => (Some(true), "allowed".to_owned()),
+        Ok(false) => (Some(false), "refused: the kernel is locked down to confidentiality".to_owned()),
+        Err(e) => (None, format!("cannot be tried: {e}")),
+    };
+    Requirement { is_essential: true, ..requirement("BPF kernel reads", is_met, &found, remedy) }
 }
 
 fn kernel_addresses(kallsyms: Option<&Kallsyms>) -> Requirement {

@@ -10,6 +10,7 @@ use aya::{
 use super::{
     BackendChoice,
     catalogue::{CHANGE_PTE, HookSpec, Programs, Required},
+    host,
     object::LoadedObject,
     side::{End, TracingLink},
 };
@@ -137,6 +138,9 @@ fn attach_kprobes(ebpf: &mut Ebpf, spec: &HookSpec, symbol: &str) -> Result<(), 
 fn attach_kprobe(ebpf: &mut Ebpf, program: &str, symbol: &str) -> Result<(), String> {
     let found = ebpf.program_mut(program).ok_or_else(|| format!("the object has no program {program}"))?;
     let kprobe: &mut KProbe = found.try_into().map_err(|e| chain(&e))?;
+    if !host::has_kprobes() {
+        return Err("this kernel has no kprobes (CONFIG_KPROBES, CONFIG_KPROBE_EVENTS)".to_owned());
+    }
     kprobe.load().map_err(|e| chain(&e))?;
     kprobe.attach(symbol, 0).map(drop).map_err(|e| chain(&e))
 }

@@ -358,14 +358,10 @@ fn attach(
 }
 
 fn refusal(hook: &Hook) -> Obstacle {
+    let reason = hook.reason.as_deref().unwrap_or("no reason given");
     Obstacle {
-        what: format!(
-            "the kernel refuses every probe on {}: {}",
-            hook.symbol,
-            hook.reason.as_deref().unwrap_or("no reason given")
-        ),
-        remedy: "`mmu-trace doctor` shows what this kernel offers; it takes kprobes or fentry, \
-                 and a kernel that is not locked down to confidentiality"
+        what: format!("no probe can be attached to {}: {reason}", hook.symbol),
+        remedy: "tracing takes kprobes or fentry: `mmu-trace doctor` shows what this kernel offers"
             .to_owned(),
     }
 }

@@ -94,9 +94,22 @@ impl SideLoader {
             },
             btf: if function.in_split { self.modules.get("kvm").map(AsFd::as_fd) } else { None },
             btf_id: function.id,
-        })?;
-        Ok(TracingLink { _link: sys::attach_tracing(loaded.as_fd())? })
+        })
+        .map_err(|e| refused("loading", &e))?;
+        let link = sys::attach_tracing(loaded.as_fd()).map_err(|e| refused("attaching", &e))?;
+        Ok(TracingLink { _link: link })
     }
+}
+
+/// An error with the step it came from, and what usually stands behind it.
+fn refused(step: &str, error: &io::Error) -> io::Error {
+    let policy = match error.kind() {
+        io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(libc::EPERM) => {
+            " (lockdown or a security policy of this kernel forbids it)"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{step}: {error}{policy}"))
 }
 
 /// The descriptor of a map that aya created.

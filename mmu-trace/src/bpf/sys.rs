@@ -6,7 +6,9 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_id, bpf_insn, bpf_prog_type,
+};
 
 /// Room for the verifier's log; its end says why a program was refused.
 const LOG_SIZE: usize = 1 << 16;
@@ -70,6 +72,48 @@ fn is_kernel_btf(fd: &OwnedFd, name: &str) -> io::Result<bool> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     let found = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
     Ok(info.kernel_btf != 0 && found.to_bytes() == name.as_bytes())
+}
+
+/// Whether BPF programs may read kernel memory: lockdown to confidentiality forbids it.
+///
+/// # Errors
+/// This process may not load programs at all.
+pub(super) fn may_read_kernel() -> io::Result<bool> {
+    // r1 = r10 - 8; r2 = 8; r3 = 0; call bpf_probe_read_kernel; r0 = 0; exit
+    let code = [
+        instruction(0xbf, 1, 10, 0),
+        instruction(0x07, 1, 0, -8),
+        instruction(0xb7, 2, 0, 8),
+        instruction(0xb7, 3, 0, 0),
+        instruction(0x85, 0, 0, bpf_func_id::BPF_FUNC_probe_read_kernel as i32),
+        instruction(0xb7, 0, 0, 0),
+        instruction(0x95, 0, 0, 0),
+    ];
+    let mut attr = zeroed();
+    // SAFETY: the union was zeroed; this is the variant of BPF_PROG_LOAD.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32;
+    load.insns = code.as_ptr() as u64;
+    load.insn_cnt = code.len() as u32;
+    load.license = c"GPL".as_ptr() as u64;
+    match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
+        Ok(fd) => {
+            drop(owned(fd));
+            Ok(true)
+        }
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn instruction(code: u8, dst: u8, src: u8, imm: i32) -> bpf_insn {
+    // SAFETY: plain data, for which zero is valid.
+    let mut instruction: bpf_insn = unsafe { std::mem::zeroed() };
+    instruction.code = code;
+    instruction.set_dst_reg(dst);
+    instruction.set_src_reg(src);
+    instruction.imm = imm;
+    instruction
 }
 
 /// A tracing program to load.
