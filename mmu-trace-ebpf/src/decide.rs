@@ -24,6 +24,8 @@ pub mod scope {
     pub const NUMA: u32 = 1 << 3;
     /// `kvm_mmu_page_fault`.
     pub const FAULT: u32 = 1 << 4;
+    /// Set for good by a vCPU thread's first fault.
+    pub const VCPU: u32 = 1 << 5;
 }
 
 /// Bits of `PageRecord::flags`.

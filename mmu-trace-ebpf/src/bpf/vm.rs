@@ -74,6 +74,9 @@ pub(super) fn start(mm: u64, kvm: u64, tgid: u32) {
 /// A vCPU thread faults for the first time: by now KVM has made its choices for this VM.
 #[inline(always)]
 pub(super) fn note_kvm(slot: u32, kvm: u64) -> Option<()> {
+    if slot == UNATTRIBUTED {
+        return None;
+    }
     let holder = VM_SLOTS.get_ptr_mut(slot)?;
     // SAFETY: as above.
     let holder = unsafe { &mut *holder };

@@ -43,10 +43,12 @@ fn entry_probe(call: &Entry) -> Option<()> {
     let kvm = read::member(call.args[0], offset::VCPU_KVM)?;
     let mm = read::member(kvm, offset::KVM_MM)?;
     let slot = vm::slot_or_register(mm, kvm);
-    if slot != UNATTRIBUTED && maps::task(read::current_ids().0).is_none() {
+    let task = begin(mm, slot, call.args[1], call.args[2])?;
+    if task.scopes & scope::VCPU == 0 {
+        task.scopes |= scope::VCPU;
         vm::note_kvm(slot, kvm);
     }
-    begin(mm, slot, call.args[1], call.args[2])
+    Some(())
 }
 
 fn exit_probe(_: &Exit) -> Option<()> {
@@ -107,7 +109,7 @@ pub(super) fn result(code: i32) -> u8 {
 
 /// A guest fault begins.
 #[inline(always)]
-pub(super) fn begin(mm: u64, slot: u32, gpa: u64, error_code: u64) -> Option<()> {
+pub(super) fn begin(mm: u64, slot: u32, gpa: u64, error_code: u64) -> Option<&'static mut TaskState> {
     if let Some(stats) = maps::stats(slot) {
         add(&mut stats.faults_entered, 1);
     }
@@ -131,7 +133,7 @@ pub(super) fn begin(mm: u64, slot: u32, gpa: u64, error_code: u64) -> Option<()>
         flags: 0,
         pad: 0,
     };
-    Some(())
+    Some(task)
 }
 
 /// The result of the guest fault is known: was it a refault?
