@@ -377,37 +377,33 @@ pub mod value {
     pub const RECORDING: usize = 5;
     /// 1: one set of histograms for each VM; 0: slot 0 holds those of the host.
     pub const VM_HISTOGRAMS: usize = 6;
-    /// Ring buffer fill, bytes, from which a reader is woken.
-    pub const WAKEUP_BYTES: usize = 7;
     /// Thread group id of the tracer itself, for VM discovery.
-    pub const TRACER_TGID: usize = 8;
+    pub const TRACER_TGID: usize = 7;
     /// Number of indices.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 8;
 }
 
 /// Indices into the constant global `ARGS`: numbers of arguments (the return value of a function
 /// follows its last argument in an fexit context) and positions of arguments.
 pub mod arg {
-    /// Number of arguments of `kvm_mmu_page_fault`.
-    pub const N_FAULT: usize = 0;
     /// Number of arguments of `kvm_tdp_page_fault`.
-    pub const N_TDP_FAULT: usize = 1;
+    pub const N_TDP_FAULT: usize = 0;
     /// Position of `struct kvm_page_fault *` in `kvm_tdp_page_fault`; before 5.16 there is none.
-    pub const TDP_FAULT: usize = 2;
+    pub const TDP_FAULT: usize = 1;
     /// Number of arguments of KVM's unmap function.
-    pub const N_UNMAP: usize = 3;
+    pub const N_UNMAP: usize = 2;
     /// Number of arguments of KVM's `change_pte` handler.
-    pub const N_SET_SPTE: usize = 4;
+    pub const N_SET_SPTE: usize = 3;
     /// Number of arguments of `write_protect_page`.
-    pub const N_WRITE_PROTECT: usize = 5;
+    pub const N_WRITE_PROTECT: usize = 4;
     /// Number of arguments of `try_to_merge_one_page`.
-    pub const N_MERGE: usize = 6;
+    pub const N_MERGE: usize = 5;
     /// Number of arguments of `__mmu_notifier_invalidate_range_start`.
-    pub const N_RANGE_START: usize = 7;
+    pub const N_RANGE_START: usize = 6;
     /// Number of arguments of `get_task_mm`.
-    pub const N_GET_TASK_MM: usize = 8;
+    pub const N_GET_TASK_MM: usize = 7;
     /// Number of indices.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 8;
 }
 
 /// Indices into the constant global `FUNCTIONS`: addresses of the functions whose caller an fentry

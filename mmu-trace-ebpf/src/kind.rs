@@ -199,6 +199,8 @@ kinds! {
         InvalidationsFull = "invalidations_full",
         /// The caller of a hook could not be read; the cause came from the KSM hooks alone.
         UnknownCaller = "unknown_caller",
+        /// The end of something that began before tracing did; not a loss.
+        BeforeStart = "before_start",
         /// A page record was created (bookkeeping: created - removed - live = evicted).
         PageCreated = "page_created",
         /// A page record was removed (bookkeeping, see above).

@@ -84,6 +84,12 @@ impl Exit {
         Some(Self { context, ret: read::at(context + n_args * 8)? })
     }
 
+    /// For a function whose return value is not wanted, or is none.
+    #[inline(always)]
+    pub(super) fn without_value(ctx: &FExitContext) -> Option<Self> {
+        Some(Self { context: ctx.as_ptr() as u64, ret: 0 })
+    }
+
     #[inline(always)]
     pub(super) fn from_kretprobe(ctx: &RetProbeContext) -> Option<Self> {
         Some(Self { context: 0, ret: ctx.ret::<u64>() })
@@ -145,12 +151,20 @@ macro_rules! caller_hook {
 }
 
 /// Declares the fexit and kretprobe programs of a hook at a function's return; `$n_args` indexes
-/// `abi::arg`.
+/// `abi::arg`, and without it the return value is not read.
 macro_rules! exit_hook {
     ($fexit:ident, $kretprobe:ident, $n_args:expr, $body:path) => {
+        $crate::bpf::call::exit_hook!(@ $fexit, $kretprobe, $body,
+            |ctx| $crate::bpf::call::Exit::from_fexit(ctx, $n_args));
+    };
+    ($fexit:ident, $kretprobe:ident, $body:path) => {
+        $crate::bpf::call::exit_hook!(@ $fexit, $kretprobe, $body, $crate::bpf::call::Exit::without_value);
+    };
+    (@ $fexit:ident, $kretprobe:ident, $body:path, $exit:expr) => {
         #[aya_ebpf::macros::fexit]
         fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            let _ = $crate::bpf::call::Exit::from_fexit(&ctx, $n_args).and_then(|call| $body(&call));
+            let exit: fn(&aya_ebpf::programs::FExitContext) -> Option<$crate::bpf::call::Exit> = $exit;
+            let _ = exit(&ctx).and_then(|call| $body(&call));
             0
         }
 

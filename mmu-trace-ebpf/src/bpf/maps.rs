@@ -6,6 +6,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
@@ -71,6 +72,10 @@ pub(super) static GAPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(N_GAPS,
 #[map]
 pub(super) static CALLERS: Array<[CallerRange; N_CALLERS]> = Array::with_max_entries(1, 0);
 
+/// When every hook was in place, `CLOCK_MONOTONIC` nanoseconds; 0: not yet. Written by userspace.
+#[map]
+pub(super) static STARTED: Array<u64> = Array::with_max_entries(1, 0);
+
 /// The event stream; sized by userspace. Full: `Gap::LostEvent`.
 #[map]
 pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
@@ -98,6 +103,20 @@ pub(super) fn count(gap: Gap) {
         // SAFETY: the map holds aligned counters.
         add(unsafe { &mut *counter }, 1);
     }
+}
+
+/// Longest time a bracket may be open: one that ends sooner after the start of tracing may have
+/// begun before it, and its missing start is no loss.
+const START_GRACE_NS: u64 = 1_000_000_000;
+
+/// Counts a gap, or, around the start of tracing, an event whose beginning nobody could see.
+#[inline(always)]
+pub(super) fn count_since_start(gap: Gap) {
+    let started = STARTED.get(0).copied().unwrap_or(0);
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let is_early = started == 0 || now.wrapping_sub(started) < START_GRACE_NS;
+    count(if is_early { Gap::BeforeStart } else { gap });
 }
 
 /// The counters of a slot.

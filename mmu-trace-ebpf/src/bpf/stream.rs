@@ -1,6 +1,6 @@
 //! The event stream. While nobody records, the verifier drops all of it.
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use mmu_trace_ebpf::{
     abi::{Event, value},
     kind::Gap,
@@ -11,8 +11,7 @@ use super::{
     maps::{EVENTS, count},
 };
 
-/// Writes one event. The reader is woken when the ring is filled to the set mark; a timer of its
-/// own fetches the rest.
+/// Writes one event. Nobody is woken: the reader comes by itself, often enough for the ring's size.
 #[inline(always)]
 pub(super) fn emit(event: &Event) {
     if config::value(value::RECORDING) != 1 {
@@ -23,7 +22,5 @@ pub(super) fn emit(event: &Event) {
         return;
     };
     entry.write(*event);
-    let filled = EVENTS.query(BPF_RB_AVAIL_DATA as u64);
-    let wake = filled >= config::value(value::WAKEUP_BYTES) as u64;
-    entry.submit(if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP } as u64);
+    entry.submit(BPF_RB_NO_WAKEUP as u64);
 }

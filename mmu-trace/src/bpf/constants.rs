@@ -62,7 +62,6 @@ fn values(btf: &Btf) -> [u32; value::COUNT] {
 fn args(btf: &Btf) -> [u32; arg::COUNT] {
     let mut args = [MISSING; arg::COUNT];
     for (index, symbols) in [
-        (arg::N_FAULT, hook_symbols("page_fault")),
         (arg::N_TDP_FAULT, hook_symbols("page_fault_result")),
         (arg::N_UNMAP, hook_symbols("kvm_unmap")),
         (arg::N_SET_SPTE, hook_symbols("kvm_set_spte")),

@@ -1,6 +1,6 @@
 //! What this host offers, found without changing anything and, but for the first point, without root.
 
-use std::{fs, path::Path};
+use std::{fs, os::linux::fs::MetadataExt, path::Path};
 
 use crate::kernel::kallsyms::Kallsyms;
 
@@ -41,6 +41,7 @@ pub fn requirements() -> Vec<Requirement> {
     let kallsyms = Kallsyms::load().ok();
     vec![
         root(),
+        pid_namespace(),
         exists("BPF system call", BPF_SYSCTL, true, "use a kernel with CONFIG_BPF_SYSCALL=y"),
         exists("kernel BTF", VMLINUX_BTF, true, "use a kernel with CONFIG_DEBUG_INFO_BTF=y"),
         lockdown(),
@@ -87,6 +88,20 @@ fn root() -> Requirement {
     let is_root = rustix::process::geteuid().is_root();
     let found = if is_root { "running as root" } else { "not running as root" };
     Requirement { is_essential: true, ..requirement("root", Some(is_root), found, "run it with sudo") }
+}
+
+/// The kernel tells process ids of the initial namespace: `/proc` must show the same ones.
+fn pid_namespace() -> Requirement {
+    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`).
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    let inode = fs::metadata("/proc/self/ns/pid").map(|m| m.st_ino());
+    let (is_met, found) = match inode {
+        Ok(INITIAL) => (Some(true), "the host's".to_owned()),
+        Ok(_) => (Some(false), "not the host's".to_owned()),
+        Err(e) => (None, format!("cannot be read: {e}")),
+    };
+    let remedy = "run it on the host, or in a container with the host's PID namespace (--pid=host)";
+    Requirement { is_essential: true, ..requirement("PID namespace", is_met, &found, remedy) }
 }
 
 fn exists(name: &'static str, path: &str, is_essential: bool, remedy: &'static str) -> Requirement {

@@ -97,6 +97,7 @@ impl Live {
         hooks.push(discover(&mut object, &btf, &kallsyms));
         let (links, attached) = attach(&mut object, &btf, &kallsyms, options.backend)?;
         hooks.extend(attached);
+        object::mark_started(&mut object.ebpf, monotonic_ns())?;
         let ring = if options.recording { Some(take_ring(&mut object)?) } else { None };
         let mut live = Self {
             _links: links,

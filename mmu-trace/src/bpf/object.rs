@@ -12,10 +12,9 @@ use super::{constants::Constants, side::SideLoader};
 /// The object, built by `cargo xtask ebpf` and committed.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("mmu-trace.bpf.o");
 
-/// Ring buffer of a recording, bytes: 64 Ki events, a second of the busiest merge seen.
-const RING_BYTES: u32 = 4 << 20;
-/// The reader is woken at a quarter full; a timer fetches the rest.
-const WAKEUP_BYTES: u32 = RING_BYTES / 4;
+/// Ring buffer of a recording, bytes: 256 Ki events, or five million a second for a reader that
+/// comes every 50 ms.
+const RING_BYTES: u32 = 16 << 20;
 /// The smallest ring buffer there is, where nobody records.
 const NO_RING_BYTES: u32 = 4096;
 
@@ -48,7 +47,6 @@ pub(super) fn load(
     let mut values = constants.values;
     values[value::RECORDING] = u32::from(setup.recording);
     values[value::VM_HISTOGRAMS] = u32::from(setup.vm_histograms);
-    values[value::WAKEUP_BYTES] = WAKEUP_BYTES;
     values[value::TRACER_TGID] = std::process::id();
     let globals = [
         ("OFFSETS", constants.offsets.as_bytes()),
@@ -91,4 +89,14 @@ fn write_callers(ebpf: &mut Ebpf, callers: &[CallerRange; N_CALLERS]) -> Result<
     bytes.copy_from_slice(callers.as_bytes());
     map.set(0, bytes, 0)?;
     Ok(())
+}
+
+/// Tells the probes that every hook is in place.
+///
+/// # Errors
+/// The map cannot be written.
+pub(super) fn mark_started(ebpf: &mut Ebpf, now_ns: u64) -> Result<()> {
+    let map = ebpf.map_mut("STARTED").context("the object has no map STARTED")?;
+    let mut map: Array<_, u64> = Array::try_from(map)?;
+    Ok(map.set(0, now_ns, 0)?)
 }

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -21,14 +21,16 @@ use crate::{
     model::{Snapshot, VmIdentity},
     record::{Progress, RecordError, Recorded, Recording, Wanted, is_wanted},
     report::count,
+    vm,
 };
 
 /// How often the ring buffer is emptied; it holds a second of the busiest merge.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// How often the progress line changes.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
-/// Most VMs told apart in one recording, ended ones included.
-const MAX_VMS: u32 = 1000;
+/// VMs that may come while recording and still be told apart: as many as there are, and these.
+/// Each costs 6.5 KiB of kernel memory per CPU.
+const MORE_VMS: u32 = 64;
 
 /// Arguments of `record`.
 #[derive(Args, Debug)]
@@ -137,8 +139,9 @@ async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
 }
 
 fn start(args: &RecordArgs) -> Result<Live, CliError> {
-    let options =
-        Options { backend: args.backend.into(), recording: true, vm_histograms: true, max_vms: MAX_VMS };
+    let n_vms = vm::discover(Path::new("/proc")).context("looking for VMs")?.vms.len();
+    let max_vms = u32::try_from(n_vms).unwrap_or(u32::MAX / 4) * 2 + MORE_VMS;
+    let options = Options { backend: args.backend.into(), recording: true, vm_histograms: true, max_vms };
     let live = start_tracer(options)?;
     args.check_vms(&live.identities().values().collect::<Vec<_>>())?;
     Ok(live)

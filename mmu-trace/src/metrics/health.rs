@@ -71,6 +71,7 @@ fn add_gap(exposition: &mut Exposition, gap: Gap, n: u64) {
         Gap::InvalidationsFull => exposition.add(&table::MAP_FULL, &["invalidations"], n),
         Gap::PageCreated | Gap::PageRemoved => {}
         Gap::OrphanBracket
+        | Gap::BeforeStart
         | Gap::Unbracketed
         | Gap::NestedTooDeep
         | Gap::AbandonedBracket

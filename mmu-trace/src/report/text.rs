@@ -115,6 +115,7 @@ const fn gap_words(gap: Gap) -> Option<&'static str> {
         Gap::InvalidationsFull => Some("invalidations missing from the table"),
         Gap::UnknownCaller => Some("callers unreadable (cause known from KSM's hooks alone)"),
         Gap::AbandonedBracket
+        | Gap::BeforeStart
         | Gap::MissedFaultReturn
         | Gap::MissedResultReturn
         | Gap::MissedKsmReturn

@@ -15,5 +15,7 @@ fn golden(file: &str, actual: &str) {
         fs::write(&path, actual).unwrap();
     }
     let expected = fs::read_to_string(&path).unwrap();
-    assert_eq!(actual, expected, "differs from {}", path.display());
+    let differing = actual.lines().zip(expected.lines()).enumerate().find(|(_, (a, e))| a != e);
+    assert!(differing.is_none(), "{} differs (actual, expected): {differing:#?}", path.display());
+    assert_eq!(actual.len(), expected.len(), "{} is longer or shorter", path.display());
 }

@@ -21,14 +21,14 @@ use mmu_trace_ebpf::{
 use super::{
     super::{
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
-        maps::{self, add, count, element},
+        maps::{self, add, count_since_start, element},
         read, stream, vm,
     },
     invalidate,
 };
 
 caller_hook!(fe_change_pte, kp_change_pte, function::CHANGE_PTE, entry_probe);
-exit_hook!(fx_change_pte, kr_change_pte, arg::N_UNMAP, returned);
+exit_hook!(fx_change_pte, kr_change_pte, returned);
 entry_hook!(fe_kvm_cp, kp_kvm_cp, subscriber_probe);
 entry_hook!(fe_set_spte, kp_set_spte, handler_probe);
 exit_hook!(fx_set_spte, kr_set_spte, arg::N_SET_SPTE, handler_returned);
@@ -107,7 +107,7 @@ pub(super) fn open(mm: u64, addr: u64, pte: u64, caller: u64) -> Option<()> {
 
 #[inline(always)]
 fn unbracketed(mm: u64, cause: u8) -> Option<()> {
-    count(Gap::Unbracketed);
+    count_since_start(Gap::Unbracketed);
     count_call(maps::stats(vm::slot_of(mm))?, cause, Outcome::Unbracketed as u8)
 }
 

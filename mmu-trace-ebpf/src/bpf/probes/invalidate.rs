@@ -24,7 +24,7 @@ use super::{
     super::{
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
         config,
-        maps::{self, BULK_ZAPS, CALLERS, INVALIDATIONS, add, count, element},
+        maps::{self, BULK_ZAPS, CALLERS, INVALIDATIONS, add, count, count_since_start, element},
         read, stream, vm,
     },
     change_pte,
@@ -112,7 +112,7 @@ pub(super) fn begin(range: &Range) -> Option<()> {
 pub(super) fn finish(mm: u64, start: u64) -> Option<()> {
     let (tid, _) = read::current_ids();
     let Some(task) = maps::task(tid) else {
-        count(Gap::OrphanBracket);
+        count_since_start(Gap::OrphanBracket);
         return None;
     };
     let Some(index) = task.find(|b| b.mm == mm && b.start == start) else {
@@ -141,7 +141,7 @@ fn orphan(task: &mut TaskState) {
     if task.overflow > 0 {
         task.overflow -= 1;
     } else {
-        count(Gap::OrphanBracket);
+        count_since_start(Gap::OrphanBracket);
     }
 }
 

@@ -28,9 +28,9 @@ exit_hook!(fx_ksm_wp, kr_ksm_wp, arg::N_WRITE_PROTECT, write_protect_returned);
 entry_hook!(fe_ksm_merge, kp_ksm_merge, merge_probe);
 exit_hook!(fx_ksm_merge, kr_ksm_merge, arg::N_MERGE, merge_returned);
 entry_hook!(fe_ksm_break, kp_ksm_break, break_probe);
-exit_hook!(fx_ksm_break, kr_ksm_break, arg::N_MERGE, break_returned);
+exit_hook!(fx_ksm_break, kr_ksm_break, break_returned);
 entry_hook!(fe_numa, kp_numa, numa_probe);
-exit_hook!(fx_numa, kr_numa, arg::N_MERGE, numa_returned);
+exit_hook!(fx_numa, kr_numa, numa_returned);
 
 fn write_protect_probe(_: &Entry) -> Option<()> {
     enter(scope::KSM_WRITE_PROTECT)
@@ -52,16 +52,16 @@ fn break_probe(_: &Entry) -> Option<()> {
     enter(scope::KSM_BREAK)
 }
 
-fn break_returned(call: &Exit) -> Option<()> {
-    leave(scope::KSM_BREAK, call.int())
+fn break_returned(_: &Exit) -> Option<()> {
+    leave(scope::KSM_BREAK, 0)
 }
 
 fn numa_probe(_: &Entry) -> Option<()> {
     enter(scope::NUMA)
 }
 
-fn numa_returned(call: &Exit) -> Option<()> {
-    leave(scope::NUMA, call.int())
+fn numa_returned(_: &Exit) -> Option<()> {
+    leave(scope::NUMA, 0)
 }
 
 /// The current task enters a scope.

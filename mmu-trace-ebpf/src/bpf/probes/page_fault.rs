@@ -31,7 +31,7 @@ use super::super::{
 };
 
 entry_hook!(fe_fault, kp_fault, entry_probe);
-exit_hook!(fx_fault, kr_fault, arg::N_FAULT, exit_probe);
+exit_hook!(fx_fault, kr_fault, exit_probe);
 entry_hook!(fe_tdp_fault, kp_tdp_fault, result_entry_probe);
 exit_hook!(fx_tdp_fault, kr_tdp_fault, arg::N_TDP_FAULT, result_probe);
 
