@@ -8,19 +8,18 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use super::index;
+use super::{
+    index,
+    sources::{self, MIRROR_VARIABLE},
+};
 use crate::lab::kernels::Suite;
 use crate::tools;
 
-/// The mirror, unless the environment names another one.
-const DEFAULT_MIRROR: &str = "https://debian.example";
-const MIRROR_VARIABLE: &str = "MMU_TRACE_DEBIAN_MIRROR";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const PACKAGE_INDEX: &str = "main/binary-amd64/Packages.xz";
 
 /// A mirror and the cache in front of it.
 pub(super) struct Mirror {
-    url: String,
     cache: PathBuf,
 }
 
@@ -28,8 +27,7 @@ impl Mirror {
     /// The mirror of the environment, cached in `cache`.
     pub(super) fn new(cache: &Path) -> Result<Self> {
         fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
-        let url = std::env::var(MIRROR_VARIABLE).unwrap_or_else(|_| DEFAULT_MIRROR.to_owned());
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), cache: cache.to_owned() })
+        Ok(Self { cache: cache.to_owned() })
     }
 
     /// The text of a suite's package index.
@@ -54,7 +52,7 @@ impl Mirror {
         if cached.exists() && hash(&cached)? == sha256 {
             return Ok(cached);
         }
-        let fresh = self.download(&format!("{archive}/{path}"))?;
+        let fresh = self.download(archive, path)?;
         let got = hash(&fresh)?;
         ensure!(got == sha256, "{path} has SHA256 {got}, the index says {sha256}; try again later");
         fs::rename(&fresh, &cached)?;
@@ -65,7 +63,7 @@ impl Mirror {
     /// does not answer.
     fn release(&self, suite: &Suite) -> Result<String> {
         let cached = self.cache.join(format!("{}.InRelease", suite.name));
-        match self.download(&format!("{}/dists/{}/InRelease", suite.archive, suite.name)) {
+        match self.download(suite.archive, &format!("dists/{}/InRelease", suite.name)) {
             Ok(fresh) => fs::rename(fresh, &cached)?,
             Err(error) if cached.exists() => {
                 println!("lab: using the cached index of {}: {error:#}", suite.name)
@@ -75,9 +73,9 @@ impl Mirror {
         verified(&cached)
     }
 
-    fn download(&self, path: &str) -> Result<PathBuf> {
+    fn download(&self, archive: &str, path: &str) -> Result<PathBuf> {
         tools::ensure_installed("curl", "curl ca-certificates")?;
-        let url = format!("{}/{path}", self.url);
+        let url = format!("{}/{path}", sources::archive_url(archive)?);
         let partial = self.cache.join("download.part");
         let mut curl = Command::new("curl");
         curl.args([

@@ -4,6 +4,7 @@
 mod archive;
 mod index;
 mod mirror;
+mod sources;
 
 use std::path::{Path, PathBuf};
 
