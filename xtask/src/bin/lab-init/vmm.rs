@@ -21,6 +21,8 @@ pub(crate) const N_OUTSIDE_PAGES: usize = 64;
 /// How the program name of a VMM process ends.
 pub(crate) const PROGRAM_SUFFIX: &str = "qemu-system-x86_64";
 
+/// How long the VMM may take from its answer to its next read.
+const PATIENCE: Duration = Duration::from_secs(10);
 const COMM: &std::ffi::CStr = c"lab-vmm";
 
 /// The other end: a running VMM process.
@@ -65,7 +67,23 @@ impl Vmm {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         ensure!(line == "ok\n", "{}", if line.is_empty() { "it died" } else { line.trim_end() });
-        Ok(())
+        self.wait_until_asleep()
+    }
+
+    /// Waits until the VMM sleeps in the read of its next command. On its way there it writes to its
+    /// stack, which after a fork is a copy on write and would be counted in one phase or the next.
+    fn wait_until_asleep(&mut self) -> Result<()> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let start = Instant::now();
+        loop {
+            let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+            // The state follows the name, which is in parentheses.
+            if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < PATIENCE, "it answered, and is still busy after {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Ends the VMM and its VM.
