@@ -51,19 +51,22 @@ pub enum ReadError {
         source: io::Error,
     },
     /// The file has no bytes.
-    #[error("{} is empty", path.display())]
+    #[error("{} is empty: nothing was recorded into it; record again", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// The file starts with something else.
-    #[error("{} is not a capture", path.display())]
+    #[error("{} is not a capture; give a file that mmu-trace record wrote", path.display())]
     NotACapture {
         /// The file.
         path: PathBuf,
     },
     /// Written by a newer mmu-trace.
-    #[error("{} has format version {found}, this mmu-trace reads up to {supported}", path.display())]
+    #[error(
+        "{} has format version {found}, this mmu-trace reads up to {supported}; use a newer mmu-trace",
+        path.display()
+    )]
     NewerVersion {
         /// The file.
         path: PathBuf,
@@ -73,7 +76,11 @@ pub enum ReadError {
         supported: u32,
     },
     /// The events have another layout.
-    #[error("the events of {} have ABI version {found}, this mmu-trace reads {supported}", path.display())]
+    #[error(
+        "the events of {} have ABI version {found}, this mmu-trace reads {supported}; use the mmu-trace that \
+         recorded it",
+        path.display()
+    )]
     OtherAbi {
         /// The file.
         path: PathBuf,
@@ -83,7 +90,10 @@ pub enum ReadError {
         supported: u32,
     },
     /// A block of a type that this version does not know and must not skip.
-    #[error("{} has a block of the unknown type {kind} at byte {position}", path.display())]
+    #[error(
+        "{} has a block of the unknown type {kind} at byte {position}; use a newer mmu-trace",
+        path.display()
+    )]
     UnknownBlock {
         /// The file.
         path: PathBuf,
@@ -137,7 +147,11 @@ impl Reader<File> {
     /// # Errors
     /// If it cannot be read, is empty, no capture, or of a version that cannot be read.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
-        let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
+        let failed = |source| ReadError::Open { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.is_dir() {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
         Self::new(file, path)
     }
 }

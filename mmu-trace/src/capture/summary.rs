@@ -6,7 +6,7 @@ use super::{Damage, End, Item, Meta, ReadError, Reader};
 use crate::model::Snapshot;
 
 /// What a capture holds, and what it lacks.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Summary {
     /// How it was made; `None` if that block is damaged.
     pub meta: Option<Meta>,
@@ -24,13 +24,15 @@ pub struct Summary {
     pub snapshots: u64,
     /// Blocks of unknown types.
     pub skipped_blocks: u64,
+    /// Why it was not read to its end: what follows is unknown.
+    pub stopped: Option<ReadError>,
 }
 
 impl Summary {
     /// Whether every byte was read and the end mark was there.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        self.truncated.is_none() && self.damage.is_empty()
+        self.truncated.is_none() && self.damage.is_empty() && self.stopped.is_none()
     }
 
     fn add(&mut self, item: Item) {
@@ -60,16 +62,19 @@ impl Summary {
 /// Reads the capture at `path` to its end.
 ///
 /// # Errors
-/// As [`Reader`]; damage and truncation are no errors but part of the summary.
+/// As [`Reader::open`]; damage, truncation and an error behind the first bytes are part of the summary.
 pub fn summary(path: &Path) -> Result<Summary, ReadError> {
     let mut reader = Reader::open(path)?;
     let mut summary = Summary::default();
     for item in &mut reader {
-        summary.add(item?);
+        match item {
+            Ok(item) => summary.add(item),
+            Err(error) => summary.stopped = Some(error),
+        }
     }
-    summary.truncated = reader.truncated();
+    summary.truncated = reader.truncated().filter(|_| summary.stopped.is_none());
     summary.skipped_blocks = reader.skipped_blocks();
-    if summary.truncated.is_some() {
+    if summary.truncated.is_some() || summary.stopped.is_some() {
         summary.mark_stale();
     }
     Ok(summary)

@@ -38,7 +38,9 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     // A symbolic link stays one: what it points to is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let draft = draft(&path)?;
-    let written = write_new(&draft, text).and_then(|()| fs::rename(&draft, &path));
+    let written = write_new(&draft, text)
+        .and_then(|()| keep_mode(&path, &draft))
+        .and_then(|()| fs::rename(&draft, &path));
     if written.is_err() {
         // It may not even exist; the first error is the one that counts.
         _ = fs::remove_file(&draft);
@@ -61,8 +63,19 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Who may read the old file at `path` may read the new one, and nobody else.
+fn keep_mode(path: &Path, draft: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(old) => fs::set_permissions(draft, old.permissions()),
+        // There is none, or the rename will say what is wrong.
+        Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -73,6 +86,16 @@ mod tests {
         write_file(&path, "new").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_private_file_stays_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report.txt");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        write_file(&path, "new").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

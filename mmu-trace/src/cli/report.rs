@@ -1,15 +1,18 @@
 //! `mmu-trace report`: what a capture says.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
-use super::{CliError, output};
+use super::{CliError, note, output};
 use crate::{
     capture::{self, ReadError, Summary},
     model::Snapshot,
-    report::{Report, text},
+    report::{Report, plural, text},
 };
 
 /// Arguments of `report`.
@@ -39,14 +42,16 @@ pub enum Format {
 /// # Errors
 /// If the capture cannot be read or the output not be written.
 pub fn run(args: &ReportArgs) -> Result<(), CliError> {
-    let (snapshot, damage) = load_snapshot(&args.file)?;
-    let text = render(&snapshot, args.format)?;
-    match &args.output {
-        Some(path) => output::write_file(path, &text)?,
-        None => output::print(&text)?,
+    let summary = capture::summary(&args.file).map_err(unreadable)?;
+    if let Some(snapshot) = &summary.snapshot {
+        let text = render(snapshot, args.format)?;
+        match &args.output {
+            Some(path) => output::write_file(path, &text)?,
+            None => output::print(&text)?,
+        }
     }
     // Shown first, then refused: the exit code tells a script what the text tells a person.
-    damage.map_or(Ok(()), |damage| Err(CliError::Capture(anyhow!(damage))))
+    check(&args.file, summary)
 }
 
 fn render(snapshot: &Snapshot, format: Format) -> Result<String, CliError> {
@@ -60,28 +65,49 @@ fn render(snapshot: &Snapshot, format: Format) -> Result<String, CliError> {
     }
 }
 
-/// The last snapshot of the capture at `path`, and what is wrong with the capture, if anything.
-fn load_snapshot(path: &Path) -> Result<(Snapshot, Option<String>), CliError> {
-    let summary = capture::summary(path).map_err(|error| match error {
+/// What kind of failure it is that a capture cannot be read, or not to its end.
+fn unreadable(error: ReadError) -> CliError {
+    match error {
+        ReadError::Open { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+            let advice = "a capture is readable by its owner only, run it with sudo";
+            CliError::Failed(anyhow!(source).context(format!("cannot open {}; {advice}", path.display())))
+        }
         ReadError::Open { .. } | ReadError::Read { .. } => CliError::Failed(error.into()),
         _ => CliError::Capture(error.into()),
-    })?;
-    let damage = describe_damage(path, &summary);
-    match summary.snapshot {
-        Some(snapshot) => Ok((*snapshot, damage)),
-        None => Err(CliError::Capture(anyhow!("{} holds no snapshot: nothing can be said", path.display()))),
     }
 }
 
-/// What is missing from a capture; `None` if it is whole.
-fn describe_damage(path: &Path, summary: &Summary) -> Option<String> {
-    if summary.is_intact() {
-        return None;
-    }
-    let damaged: u64 = summary.damage.iter().map(|damage| damage.bytes).sum();
-    let cut = match summary.truncated {
-        Some(position) => format!("it ends early, at byte {position}"),
-        None => format!("{damaged} bytes in it are damaged"),
+/// Whether `summary` is of a whole capture; otherwise what is missing, and what that means.
+fn check(path: &Path, summary: Summary) -> Result<(), CliError> {
+    let damage = describe_damage(&summary);
+    let shown = match &summary.snapshot {
+        Some(_) if summary.is_intact() => return Ok(()),
+        None => "no figures could be read, so there is no report; record again",
+        Some(snapshot) if snapshot.quality.truncated => {
+            "the report shows the last figures that could be read"
+        }
+        Some(_) => "the last figures are intact and the report shows them",
     };
-    Some(format!("{}: {cut}; the report is of the last intact snapshot", path.display()))
+    if let Some(error) = summary.stopped {
+        note(shown);
+        return Err(unreadable(error));
+    }
+    let damage = damage.unwrap_or_else(|| "it has an end, but no content".to_owned());
+    Err(CliError::Capture(anyhow!("{}: {damage}; {shown}", path.display())))
+}
+
+/// What is missing from a capture; `None` if it is whole.
+fn describe_damage(summary: &Summary) -> Option<String> {
+    // What a cut leaves of the last block is part of the missing end.
+    let is_before_end = |position| summary.truncated.is_none_or(|end| position < end);
+    let damaged: u64 = summary
+        .damage
+        .iter()
+        .filter(|damage| is_before_end(damage.position))
+        .map(|damage| damage.bytes)
+        .sum();
+    let damage = (damaged > 0).then(|| format!("{} damaged", plural(damaged, "byte is", "bytes are")));
+    let end = summary.truncated.map(|end| format!("its end is missing, from byte {end} on"));
+    let missing: Vec<String> = damage.into_iter().chain(end).collect();
+    (!missing.is_empty()).then(|| missing.join(" and "))
 }

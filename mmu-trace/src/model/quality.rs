@@ -16,7 +16,7 @@ pub struct Quality {
     pub evicted_pages: u64,
     /// Every hook and its state.
     pub hooks: Vec<Hook>,
-    /// Set where a capture ends before its end mark: the snapshot is the last one that was intact.
+    /// Set where the end of a capture is missing or damaged: the snapshot is the last one before that.
     pub truncated: bool,
 }
 

@@ -73,7 +73,8 @@ pub(super) fn known<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> Stri
 }
 
 /// `1 call`, `2 calls`.
-pub(super) fn plural(n: u64, one: &str, many: &str) -> String {
+#[must_use]
+pub fn plural(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { many })
 }
 

@@ -12,7 +12,7 @@ mod schema;
 mod text;
 mod vm_section;
 
-pub use layout::{count, duration};
+pub use layout::{count, duration, plural};
 pub use schema::{
     Causes, ChangePte, ChangePtePresence, Host, Invalidation, Ksm, Mode, Outcomes, PageFaults, Quality,
     RefaultCauses, Refaults, Report, SCHEMA, UNATTRIBUTED, Vm, Window,

@@ -82,7 +82,9 @@ fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
     let quality = &snapshot.quality;
     let mut words = Vec::new();
     if quality.truncated {
-        words.push("the capture ends before its end mark, these are its last intact figures".to_owned());
+        words.push(
+            "the end of the capture is missing or damaged, these are the last figures before that".to_owned(),
+        );
     }
     let failed = quality.hooks.iter().filter(|h| h.required && h.state != HookState::Attached);
     words.extend(failed.map(|h| format!("hook {} is not attached", h.hook)));
