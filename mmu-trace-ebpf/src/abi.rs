@@ -190,28 +190,33 @@ wire! {
     }
 }
 
-/// How many large zapped ranges are remembered for each VM.
-pub const N_BULK: usize = 4;
+/// How many large ranges are remembered for each VM.
+pub const N_BULK: usize = 8;
 
 wire! {
-    /// One zapped range of several pages.
+    /// One bracket over several pages of guest memory.
     pub struct BulkRange = 32; {
         /// First address.
         pub start: u64,
         /// First address behind it.
         pub end: u64,
         /// End of the bracket, `CLOCK_MONOTONIC` nanoseconds; 0: unused.
-        pub zap_ns: u64,
+        pub end_ns: u64,
         /// [`crate::kind::Cause`].
-        pub cause: u64,
+        pub cause: u32,
+        /// 1: something in it was mapped and was zapped.
+        pub zapped: u32,
     }
 }
 
 wire! {
-    /// The newest large zapped ranges of a VM (map `BULK_ZAPS`, indexed by slot).
-    pub struct BulkZaps = 136; {
+    /// The newest large ranges of a VM (map `BULK_RANGES`, indexed by slot).
+    pub struct BulkRanges = 16 + 32 * N_BULK; {
         /// Ranges written so far; the next one goes to `n % N_BULK`.
         pub n: u64,
+        /// Always 0, which the verifier does not know: a search that starts from it has one state
+        /// to walk, not one for each range.
+        pub zero: u64,
         /// The ranges.
         pub ranges: [BulkRange; N_BULK],
     }

@@ -34,6 +34,8 @@ pub mod page_flags {
     pub const PENDING: u8 = 1;
     /// A KSM merge of this page began with this zap and no other operation touched the page since.
     pub const MERGE_OPEN: u8 = 1 << 1;
+    /// A later operation would have torn the mapping down even if this one had not.
+    pub const LOST_ANYWAY: u8 = 1 << 2;
 }
 
 /// Values of `PageRecord::pte`: the host PTE since the zap.
@@ -235,6 +237,14 @@ pub fn outcome(cause: u8, call: u8, bracket: u8, page: Option<&PageRecord>) -> u
     outcome as u8
 }
 
+/// Whether a bracket of `cause` takes the pages themselves away: what is mapped there afterwards is
+/// other memory, and no refault.
+#[inline(always)]
+#[must_use]
+pub fn discards(cause: u8) -> bool {
+    cause == Cause::Discard as u8 || cause == Cause::Unmap as u8 || cause == Cause::Remap as u8
+}
+
 /// The record of a page that a bracket just zapped.
 #[inline(always)]
 #[must_use]
@@ -250,6 +260,9 @@ pub fn zapped_page(cause: u8, flags: u8, now_ns: u64) -> PageRecord {
 }
 
 /// Brings a page's record up to date with a bracket that found no mapping to zap.
+///
+/// Whatever it is, if not a step of a merge: had the mapping survived so far, it would have been
+/// torn down now.
 #[inline(always)]
 pub fn touch_page(page: &mut PageRecord, cause: u8, flags: u8) {
     let pte = pte_after(cause, flags);
@@ -258,19 +271,67 @@ pub fn touch_page(page: &mut PageRecord, cause: u8, flags: u8) {
     }
     if !is_merge(cause) {
         page.flags &= !page_flags::MERGE_OPEN;
+        page.flags |= page_flags::LOST_ANYWAY;
     }
+    if discards(cause) {
+        page.flags &= !page_flags::PENDING;
+    }
+}
+
+/// The large ranges around a page: the newest of all, and the newest that zapped something. A time
+/// of 0: there is none.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// End of the newest one's bracket, nanoseconds.
+    pub newest_ns: u64,
+    /// Its [`Cause`].
+    pub newest_cause: u32,
+    /// The cause of the newest one that zapped.
+    pub zap_cause: u32,
+    /// The end of its bracket, nanoseconds.
+    pub zap_ns: u64,
+}
+
+/// A page record that says nothing.
+pub const NO_RECORD: PageRecord = PageRecord { zap_ns: 0, cause: 0, flags: 0, pte: 0, pad: [0; 5] };
+
+/// The refault that a fault on a page is, from the page's own record and the ranges around it;
+/// without `PENDING` it is none. (No `Option`: what it leaves unset the verifier would not let pass.)
+///
+/// A page with a pending record was not mapped when a later range came, so that range did not zap
+/// it; but it would have, had the mapping survived, and it may have taken the page away.
+#[inline(always)]
+#[must_use]
+pub fn refault(own: PageRecord, around: &Around) -> PageRecord {
+    let mut record = own;
+    if own.flags & page_flags::PENDING != 0 {
+        if around.newest_ns > own.zap_ns {
+            record.flags |= page_flags::LOST_ANYWAY;
+            if discards(around.newest_cause as u8) {
+                record.flags = 0;
+            }
+        }
+        return record;
+    }
+    // Not pending: `zap_ns` is when it was mapped again, 0 if nobody knows.
+    record.flags = if around.zap_ns > own.zap_ns { page_flags::PENDING } else { 0 };
+    record.cause = around.zap_cause as u8;
+    record.zap_ns = around.zap_ns;
+    record.pte = pte_state::UNCHANGED;
+    record
 }
 
 /// Whether a refault would not have happened, had `change_pte` worked.
 ///
 /// Only a KSM merge changes a mapped page to a read-only PTE (and, from 6.2 on, an unsharing
 /// unmerge). After a merge that gave up the old mapping would simply still be there. Once the page
-/// became writable again, KVM's `change_pte` would have dropped the mapping, so nothing was saved.
+/// became writable again, KVM's `change_pte` would have dropped the mapping, and any later bracket
+/// around the page would have torn it down, so nothing was saved.
 #[inline(always)]
 #[must_use]
 pub fn is_avoidable(page: &PageRecord, is_write: bool) -> bool {
     let by_ksm = is_merge(page.cause) || page.cause == Cause::KsmUnmerge as u8;
-    if !by_ksm {
+    if !by_ksm || page.flags & page_flags::LOST_ANYWAY != 0 {
         return false;
     }
     match page.pte {
@@ -387,6 +448,45 @@ mod tests {
         ] {
             assert_eq!(outcome(cause, call, bracket, page), expected as u8, "{expected:?}");
         }
+    }
+
+    fn around(newest: (u64, Cause), zap: (u64, Cause)) -> Around {
+        let (newest_ns, newest_cause) = (newest.0, newest.1 as u32);
+        Around { newest_ns, newest_cause, zap_ns: zap.0, zap_cause: zap.1 as u32 }
+    }
+
+    const NONE: (u64, Cause) = (0, Cause::Other);
+
+    fn is_pending(record: &PageRecord) -> bool {
+        record.flags & page_flags::PENDING != 0
+    }
+
+    #[test]
+    fn a_pending_page_keeps_its_cause_unless_it_was_taken_away() {
+        let own = zapped_page(Cause::KsmWriteProtect as u8, bracket_flags::ZAPPED, 10);
+        assert!(is_avoidable(&refault(own, &around(NONE, NONE)), false));
+
+        let fork = (20, Cause::Fork);
+        let covered = refault(own, &around(fork, fork));
+        assert!(is_pending(&covered) && covered.cause == Cause::KsmWriteProtect as u8);
+        assert!(!is_avoidable(&covered, false), "fork would have torn it down");
+        let before = refault(own, &around((5, Cause::Fork), NONE));
+        assert!(is_avoidable(&before, false), "the fork was earlier");
+
+        let discarded = refault(own, &around((20, Cause::Discard), NONE));
+        assert!(!is_pending(&discarded), "other memory now");
+    }
+
+    #[test]
+    fn a_mapped_page_refaults_after_a_range_that_zapped() {
+        let mapped = PageRecord { zap_ns: 10, ..NO_RECORD };
+        let (old, new) = ((5, Cause::Fork), (15, Cause::Fork));
+        let after = refault(mapped, &around(new, new));
+        assert!(is_pending(&after) && after.cause == Cause::Fork as u8 && after.zap_ns == 15);
+        assert!(!is_pending(&refault(mapped, &around(old, old))));
+        assert!(!is_pending(&refault(mapped, &around(new, NONE))), "it zapped nothing");
+        assert!(is_pending(&refault(NO_RECORD, &around(new, new))));
+        assert!(!is_pending(&refault(NO_RECORD, &around(NONE, NONE))));
     }
 
     #[test]

@@ -199,6 +199,8 @@ kinds! {
         InvalidationsFull = "invalidations_full",
         /// The caller of a hook could not be read; the cause came from the KSM hooks alone.
         UnknownCaller = "unknown_caller",
+        /// A large range was forgotten for a newer one: refaults on it are not counted any more.
+        RangeForgotten = "range_forgotten",
         /// The end of something that began before tracing did; not a loss.
         BeforeStart = "before_start",
         /// A page record was created (bookkeeping: created - removed - live = evicted).

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use mmu_trace_ebpf::{
     abi::{
-        BulkZaps, CallerRange, Event, InvalidationKey, InvalidationStats, N_CALLERS, N_GAPS, PageKey,
+        BulkRanges, CallerRange, Event, InvalidationKey, InvalidationStats, N_CALLERS, N_GAPS, PageKey,
         PageRecord, VmHistograms, VmSlot, VmStats,
     },
     kind::Gap,
@@ -33,9 +33,10 @@ pub(super) static IDLE_TASK: Array<TaskState> = Array::with_max_entries(1, 0);
 #[map]
 pub(super) static PAGES: LruHashMap<PageKey, PageRecord> = LruHashMap::with_max_entries(131_072, 0);
 
-/// VM slot to the newest large zapped ranges; as large as `VM_SLOTS`. The oldest range goes.
+/// VM slot to the newest large ranges; as large as `VM_SLOTS`. Full: the oldest range goes,
+/// `Gap::RangeForgotten`.
 #[map]
-pub(super) static BULK_ZAPS: Array<BulkZaps> = Array::with_max_entries(256, 0);
+pub(super) static BULK_RANGES: Array<BulkRanges> = Array::with_max_entries(256, 0);
 
 /// Address space to VM slot. Written by probes at registration; removed by userspace when it frees
 /// the slot. As large as `VM_SLOTS`.
@@ -147,18 +148,22 @@ pub(super) fn task_or_new(tid: u32) -> Option<&'static mut TaskState> {
     task(tid)
 }
 
-/// The record of a page, if it has one.
+/// The record of a page of the VM in `slot`, if it has one. One from before the VM began belongs to
+/// another that had the same `mm_struct` address.
 #[inline(always)]
-pub(super) fn page(key: &PageKey) -> Option<&'static mut PageRecord> {
+pub(super) fn page(key: &PageKey, slot: u32) -> Option<&'static mut PageRecord> {
     // SAFETY: records are plain values; a race between CPUs costs at most one record.
-    PAGES.get_ptr_mut(key).map(|page| unsafe { &mut *page })
+    let page = PAGES.get_ptr_mut(key).map(|page| unsafe { &mut *page })?;
+    let created_ns = VM_SLOTS.get(slot).map_or(0, |holder| holder.created_ns);
+    if page.zap_ns >= created_ns { Some(page) } else { None }
 }
 
 /// Creates or overwrites the record of a page.
 #[inline(always)]
 pub(super) fn put_page(key: &PageKey, record: &PageRecord) {
-    if let Some(page) = page(key) {
-        *page = *record;
+    if let Some(page) = PAGES.get_ptr_mut(key) {
+        // SAFETY: as above.
+        unsafe { *page = *record };
     } else if PAGES.insert(key, record, 0).is_ok() {
         count(Gap::PageCreated);
     } else {

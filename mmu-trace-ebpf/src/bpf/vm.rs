@@ -64,6 +64,8 @@ pub(super) fn start(mm: u64, kvm: u64, tgid: u32) {
         holder.kvm = kvm;
         holder.tgid = tgid;
         holder.ended_ns = 0;
+        // SAFETY: no preconditions.
+        holder.created_ns = unsafe { bpf_ktime_get_ns() };
         return;
     }
     // The address of an ended VM's `mm_struct` was used again before userspace freed its slot.

@@ -326,3 +326,41 @@ fn unknown_address_spaces_are_unattributed_and_an_ended_vm_stays_readable() {
     assert!(read::slots(&driver.object.ebpf, 4).expect("slots").is_empty());
     assert!(read::counters(&driver.object.ebpf, slots[0].0).expect("counters").is_empty());
 }
+
+#[test]
+fn a_merged_page_that_is_discarded_or_covered_is_not_the_merges_fault() {
+    let mut driver = driver_or_skip!();
+    for page in [1, 2, 3] {
+        driver.merge(page, true);
+    }
+    // Neither finds anything mapped. After the discard it is other memory.
+    driver.bracket(Cause::Discard, 1, 1, false, None);
+    driver.bracket(Cause::Fork, 2, 8, false, None);
+    for page in [1, 2, 3] {
+        driver.fault(page, READ, FIXED);
+    }
+    assert_eq!(refaults(&driver.vm(), Cause::KsmWriteProtect), (2, 0));
+    driver.merge(20, true);
+    driver.bracket(Cause::Discard, 16, 8, false, None);
+    driver.fault(20, READ, FIXED);
+    assert_eq!(driver.vm().refaults_total().n, 2);
+}
+
+#[test]
+fn records_of_an_ended_vm_are_not_those_of_the_next_at_the_same_address() {
+    let mut driver = driver_or_skip!();
+    driver.merge(1, true);
+    driver.run(&[op::VM_END, MM, KVM]);
+    driver.run(&[op::VM_START, MM, KVM, 1]);
+    driver.fault(1, READ, FIXED);
+    assert_eq!(driver.vm().refaults_total().n, 0);
+}
+
+#[test]
+fn forgotten_ranges_are_counted() {
+    let mut driver = driver_or_skip!();
+    for range in 0..9 {
+        driver.bracket(Cause::Fork, range * 16, 16, true, None);
+    }
+    assert_eq!(driver.gap(Gap::RangeForgotten), 1);
+}

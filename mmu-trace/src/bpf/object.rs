@@ -75,7 +75,7 @@ fn map_sizes(setup: Setup) -> [(&'static str, u32); 7] {
         ("VMS", setup.n_slots),
         ("FREE_SLOTS", setup.n_slots),
         ("VM_STATS", setup.n_slots),
-        ("BULK_ZAPS", setup.n_slots),
+        ("BULK_RANGES", setup.n_slots),
         ("VM_HISTS", if setup.vm_histograms { setup.n_slots } else { 1 }),
         ("EVENTS", if setup.recording { RING_BYTES } else { NO_RING_BYTES }),
     ]

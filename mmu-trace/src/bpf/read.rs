@@ -9,8 +9,8 @@ use aya::{
 };
 use mmu_trace_ebpf::{
     abi::{
-        InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot, VmStats,
-        len,
+        BulkRanges, InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot,
+        VmStats, len,
     },
     kind::{Cause, FaultResult, Gap, Initiator, Outcome},
 };
@@ -23,6 +23,7 @@ const HISTS: usize = size_of::<VmHistograms>();
 const SLOT: usize = size_of::<VmSlot>();
 const KEY: usize = size_of::<WireKey>();
 const ROW: usize = size_of::<InvalidationStats>();
+const RANGES: usize = size_of::<BulkRanges>();
 const PAGE_KEY: usize = size_of::<PageKey>();
 const PAGE: usize = size_of::<PageRecord>();
 
@@ -69,6 +70,9 @@ fn zero_counters(ebpf: &mut Ebpf, slot: u32) -> Result<()> {
     let mut stats: PerCpuArray<_, [u8; STATS]> =
         PerCpuArray::try_from(ebpf.map_mut("VM_STATS").context("no map VM_STATS")?)?;
     stats.set(slot, zero(n_cpus)?, 0)?;
+    let mut ranges: Array<_, [u8; RANGES]> =
+        Array::try_from(ebpf.map_mut("BULK_RANGES").context("no map BULK_RANGES")?)?;
+    ranges.set(slot, [0; RANGES], 0)?;
     let mut rows: PerCpuHashMap<_, [u8; KEY], [u8; ROW]> =
         PerCpuHashMap::try_from(ebpf.map_mut("INVALIDATIONS").context("no map INVALIDATIONS")?)?;
     let of_slot: Vec<[u8; KEY]> = rows

@@ -72,6 +72,7 @@ fn add_gap(exposition: &mut Exposition, gap: Gap, n: u64) {
         Gap::PageCreated | Gap::PageRemoved => {}
         Gap::OrphanBracket
         | Gap::BeforeStart
+        | Gap::RangeForgotten
         | Gap::Unbracketed
         | Gap::NestedTooDeep
         | Gap::AbandonedBracket

@@ -106,7 +106,7 @@ series! {
     EVICTED_PAGES = Counter "mmu_trace_evicted_pages_total" ["pages"] [],
         "Page records evicted before their refault; such refaults are not counted.";
     DATA_GAPS = Counter "mmu_trace_data_gaps_total" [""] ["gap"],
-        "What the kernel side could not follow, by kind; abandoned_bracket and before_start are no loss.";
+        "What the kernel side could not follow, by kind; before_start and abandoned_bracket are no loss.";
     SCRAPE_DURATION = Gauge "mmu_trace_scrape_duration_seconds" ["seconds"] [],
         "How long it took to read the counters for this scrape.";
     SCRAPE_ERRORS = Counter "mmu_trace_scrape_errors_total" [""] [],

@@ -115,6 +115,7 @@ const fn gap_words(gap: Gap) -> Option<&'static str> {
         Gap::PagesFull => Some("page records not written"),
         Gap::VmsFull => Some("events of VMs for which no slot was free"),
         Gap::InvalidationsFull => Some("invalidations missing from the table"),
+        Gap::RangeForgotten => Some("large ranges forgotten (refaults after them are not all counted)"),
         Gap::UnknownCaller => Some("callers unreadable (cause known from KSM's hooks alone)"),
         Gap::AbandonedBracket
         | Gap::BeforeStart

@@ -127,7 +127,7 @@ pub(super) fn close(task: &mut TaskState, tid: u32, now: u64) -> Option<()> {
     }
     task.call.flags = 0;
     let bracket = &task.brackets[call.bracket as usize & 3];
-    let page = maps::page(&PageKey { mm: bracket.mm, page: call.addr >> 12 });
+    let page = maps::page(&PageKey { mm: bracket.mm, page: call.addr >> 12 }, bracket.slot);
     let outcome = decide::outcome(call.cause, call.flags, bracket.flags, page.as_deref());
     let stats = maps::stats(bracket.slot).or_else(|| maps::stats(UNATTRIBUTED))?;
     if call.ns != u64::MAX {

@@ -24,7 +24,7 @@ use super::{
     super::{
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
         config,
-        maps::{self, BULK_ZAPS, CALLERS, INVALIDATIONS, add, count, count_since_start, element},
+        maps::{self, BULK_RANGES, CALLERS, INVALIDATIONS, add, count, count_since_start, element},
         read, stream, vm,
     },
     change_pte,
@@ -179,27 +179,35 @@ fn bracket_start_flags(task: &mut TaskState, range: &Range) -> u8 {
 fn note_pages(bracket: &Bracket, now: u64) {
     let zapped = bracket_flags::zapped(bracket.flags);
     if bracket.end.wrapping_sub(bracket.start) > 4096 {
-        if zapped {
-            note_bulk(bracket, now);
+        if zapped || bracket.flags & bracket_flags::HIT != 0 {
+            note_range(bracket, zapped, now);
         }
         return;
     }
     let key = PageKey { mm: bracket.mm, page: bracket.start >> 12 };
     if zapped {
         maps::put_page(&key, &decide::zapped_page(bracket.cause, bracket.flags, now));
-    } else if let Some(page) = maps::page(&key) {
+    } else if let Some(page) = maps::page(&key, bracket.slot) {
         decide::touch_page(page, bracket.cause, bracket.flags);
     }
 }
 
 #[inline(always)]
-fn note_bulk(bracket: &Bracket, now: u64) {
-    let Some(bulk) = BULK_ZAPS.get_ptr_mut(bracket.slot) else { return };
+fn note_range(bracket: &Bracket, zapped: bool, now: u64) {
+    let Some(bulk) = BULK_RANGES.get_ptr_mut(bracket.slot) else { return };
     // SAFETY: plain values; two tasks writing at once cost at most one range.
     let bulk = unsafe { &mut *bulk };
     let index = bulk.n as usize & (N_BULK - 1);
-    bulk.ranges[index] =
-        BulkRange { start: bracket.start, end: bracket.end, zap_ns: now, cause: bracket.cause as u64 };
+    if bulk.ranges[index].zapped != 0 {
+        count(Gap::RangeForgotten);
+    }
+    bulk.ranges[index] = BulkRange {
+        start: bracket.start,
+        end: bracket.end,
+        end_ns: now,
+        cause: bracket.cause as u32,
+        zapped: zapped as u32,
+    };
     bulk.n += 1;
 }
 

@@ -75,15 +75,7 @@ pub(super) fn enter(scope: u32) -> Option<()> {
     if scope == scope::KSM_WRITE_PROTECT {
         task.ksm.write_protect = 0;
     } else if scope == scope::KSM_MERGE {
-        task.ksm = KsmOp {
-            mm: 0,
-            addr: 0,
-            slot: 0,
-            write_protect: 0,
-            write_protect_zapped: 0,
-            merge: 0,
-            replace: 0,
-        };
+        task.ksm = TaskState::IDLE.ksm;
     }
     Some(())
 }
@@ -119,7 +111,7 @@ fn write_protected(task: &mut TaskState, ret: i32) -> Option<()> {
     add(&mut stats.ksm_failed_attempts, 1);
     if task.ksm.write_protect_zapped != 0 {
         // The PTE stayed as it was.
-        let page = maps::page(&PageKey { mm: task.ksm.mm, page: task.ksm.addr >> 12 })?;
+        let page = maps::page(&PageKey { mm: task.ksm.mm, page: task.ksm.addr >> 12 }, task.ksm.slot)?;
         page.pte = pte_state::UNCHANGED;
     }
     Some(())

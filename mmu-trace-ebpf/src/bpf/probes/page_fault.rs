@@ -14,10 +14,10 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
-        BulkZaps, Event, MISSING, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags,
-        event_kind, offset, value,
+        Event, MISSING, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags, event_kind,
+        offset, value,
     },
-    decide::{self, page_flags, pte_state, scope},
+    decide::{self, Around, page_flags, scope},
     histogram::bucket,
     kind::{FaultResult, Gap, Initiator},
     task::{Fault, TaskState, fault_flags},
@@ -26,7 +26,7 @@ use mmu_trace_ebpf::{
 use super::super::{
     call::{Entry, Exit, entry_hook, exit_hook},
     config,
-    maps::{self, BULK_ZAPS, VM_HISTS, add, count, element},
+    maps::{self, BULK_RANGES, VM_HISTS, add, count, element},
     read, stream, vm,
 };
 
@@ -146,7 +146,10 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
         return None;
     }
     let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
-    let record = take_record(&key, task.fault.slot, hva, task.fault.t0_ns)?;
+    let record = take_record(&key, task.fault.slot, hva, task.fault.t0_ns);
+    if record.flags & page_flags::PENDING == 0 {
+        return None;
+    }
     let is_avoidable = decide::is_avoidable(&record, task.fault.error_code & WRITE != 0);
     task.fault.cause = record.cause;
     task.fault.delay_ns = task.fault.t0_ns.saturating_sub(record.zap_ns);
@@ -160,41 +163,42 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
     Some(())
 }
 
-/// Takes the pending record of a page that is mapped again: its own, else that of a large range.
+/// Takes the record of a page that is mapped again; without `PENDING` the fault is no refault.
 #[inline(always)]
-fn take_record(key: &PageKey, slot: u32, hva: u64, now: u64) -> Option<PageRecord> {
-    let bulk = BULK_ZAPS.get(slot).and_then(|bulk| newest_range(bulk, hva));
-    let own = maps::page(key).copied();
-    let Some(bulk) = bulk else {
-        let own = own?;
+fn take_record(key: &PageKey, slot: u32, hva: u64, now: u64) -> PageRecord {
+    let around = ranges_around(slot, hva);
+    let own = maps::page(key, slot).map_or(decide::NO_RECORD, |page| *page);
+    if around.zap_ns != 0 {
+        // Inside a large zapped range the record stays as a mark of when the page was mapped again.
+        maps::put_page(key, &PageRecord { zap_ns: now, ..decide::NO_RECORD });
+    } else if own.zap_ns != 0 {
         maps::drop_page(key);
-        return Some(own);
-    };
-    // Inside a large zapped range the record stays as a mark of when the page was mapped again.
-    let mapped = PageRecord { zap_ns: now, cause: 0, flags: 0, pte: pte_state::UNCHANGED, pad: [0; 5] };
-    maps::put_page(key, &mapped);
-    match own {
-        Some(own) if own.zap_ns >= bulk.zap_ns => {
-            if own.flags & page_flags::PENDING != 0 {
-                Some(own)
-            } else {
-                None
-            }
-        }
-        _ => Some(bulk),
     }
+    decide::refault(own, &around)
 }
 
 #[inline(always)]
-fn newest_range(bulk: &BulkZaps, hva: u64) -> Option<PageRecord> {
-    let mut newest = PageRecord { zap_ns: 0, cause: 0, flags: page_flags::PENDING, pte: 0, pad: [0; 5] };
+fn ranges_around(slot: u32, hva: u64) -> Around {
+    let Some(bulk) = BULK_RANGES.get(slot) else {
+        return Around { newest_ns: 0, newest_cause: 0, zap_cause: 0, zap_ns: 0 };
+    };
+    let zero = bulk.zero;
+    let mut around =
+        Around { newest_ns: zero, newest_cause: zero as u32, zap_cause: zero as u32, zap_ns: zero };
     for range in &bulk.ranges {
-        if range.zap_ns > newest.zap_ns && range.start <= hva && hva < range.end {
-            newest.zap_ns = range.zap_ns;
-            newest.cause = range.cause as u8;
+        if range.start > hva || hva >= range.end {
+            continue;
+        }
+        if range.end_ns > around.newest_ns {
+            around.newest_ns = range.end_ns;
+            around.newest_cause = range.cause;
+        }
+        if range.zapped != 0 && range.end_ns > around.zap_ns {
+            around.zap_ns = range.end_ns;
+            around.zap_cause = range.cause;
         }
     }
-    if newest.zap_ns == 0 { None } else { Some(newest) }
+    around
 }
 
 /// A guest fault ends.
