@@ -14,8 +14,8 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
-        Event, MISSING, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags, event_kind,
-        offset, value,
+        Event, MISSING, N_BULK, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags,
+        event_kind, offset, value,
     },
     decide::{self, Around, page_flags, scope},
     histogram::bucket,
@@ -185,7 +185,9 @@ fn ranges_around(slot: u32, hva: u64) -> Around {
     let zero = bulk.zero;
     let mut around =
         Around { newest_ns: zero, newest_cause: zero as u32, zap_cause: zero as u32, zap_ns: zero };
-    for range in &bulk.ranges {
+    for index in 0..N_BULK {
+        // By index, not by iterator: the compiler would compute with differences of pointers.
+        let range = &bulk.ranges[core::hint::black_box(index) & (N_BULK - 1)];
         if range.start > hva || hva >= range.end {
             continue;
         }
