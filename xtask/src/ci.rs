@@ -14,6 +14,10 @@ pub(crate) struct Args {
     no_lab: bool,
 }
 
+/// `required`: tests that run BPF programs fail where they would be skipped. Root is expected to be
+/// allowed to; a machine that refuses even root sets it to `optional`.
+const BPF_TESTS: &str = "MMU_TRACE_BPF_TESTS";
+
 /// Steps and lab checks, counted together.
 #[derive(Default)]
 struct Count {
@@ -29,6 +33,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     {
         count.step(&format!("cargo {arguments}"), || {
             let mut cargo = tools::cargo()?;
+            if std::env::var_os(BPF_TESTS).is_none() && rustix::process::geteuid().is_root() {
+                cargo.env(BPF_TESTS, "required");
+            }
             tools::run(cargo.args(arguments.split(' ')))
         });
     }
