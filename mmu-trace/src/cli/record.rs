@@ -151,8 +151,12 @@ async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
 }
 
 fn start(args: &RecordArgs) -> Result<Live, CliError> {
-    let n_vms = vm::discover(Path::new("/proc")).context("looking for VMs")?.vms.len();
-    let max_vms = u32::try_from(n_vms).unwrap_or(u32::MAX / 4) * 2 + MORE_VMS;
+    let found = vm::discover(Path::new("/proc")).context("looking for VMs")?;
+    // Where `/proc` shows everything, a name that is not there need not be attached for.
+    if found.skipped.is_empty() {
+        args.check_vms(&found.vms.iter().map(|vm| &vm.identity).collect::<Vec<_>>())?;
+    }
+    let max_vms = u32::try_from(found.vms.len()).unwrap_or(u32::MAX / 4) * 2 + MORE_VMS;
     let options = Options { backend: args.backend.into(), recording: true, vm_histograms: true, max_vms };
     let live = start_tracer(options)?;
     args.check_vms(&live.identities().values().collect::<Vec<_>>())?;
