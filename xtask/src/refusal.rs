@@ -73,12 +73,14 @@ pub struct Reading {
 }
 
 /// How one case ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Which one.
     pub kind: CaseKind,
     /// The exit code; a signal counts as 128 plus its number.
     pub exit: i32,
+    /// From its start to its end.
+    pub seconds: f64,
     /// Everything it said.
     pub stderr: String,
     /// The capture that it left behind, if any.

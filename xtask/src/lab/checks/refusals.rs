@@ -127,7 +127,7 @@ mod tests {
     fn passing() -> Refusals {
         let case = |kind: &CaseKind| {
             let Expected { exit, says, leaves } = expected(*kind);
-            Case { kind: *kind, exit, stderr: says.join(" "), capture: reading(leaves[0]) }
+            Case { kind: *kind, exit, seconds: 1.0, stderr: says.join(" "), capture: reading(leaves[0]) }
         };
         Refusals {
             cases: CaseKind::ALL.iter().map(case).collect(),

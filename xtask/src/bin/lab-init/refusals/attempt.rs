@@ -25,6 +25,7 @@ const FIRST_BLOCKS: usize = 2;
 pub(super) struct Attempt {
     kind: CaseKind,
     child: Child,
+    started: Instant,
     messages: PathBuf,
     capture: Option<PathBuf>,
 }
@@ -53,7 +54,7 @@ impl Attempt {
             .stderr(stderr)
             .spawn()
             .with_context(|| format!("cannot run {command:?}"))?;
-        Ok(Self { kind, child, messages, capture })
+        Ok(Self { kind, child, started: Instant::now(), messages, capture })
     }
 
     /// Whether it has not ended.
@@ -84,11 +85,12 @@ impl Attempt {
             self.child.kill()?;
         }
         let exit = step("", self.child.wait()?).exit;
+        let seconds = self.started.elapsed().as_secs_f64();
         let capture = match &self.capture {
             Some(path) if path.exists() => Some(read(path)?),
             _ => None,
         };
-        Ok(Case { kind: self.kind, exit, stderr: self.stderr()?, capture })
+        Ok(Case { kind: self.kind, exit, seconds, stderr: self.stderr()?, capture })
     }
 
     fn wait_until(&mut self, mut happened: impl FnMut(&Self) -> Result<bool>) -> Result<()> {

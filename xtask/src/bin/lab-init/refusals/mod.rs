@@ -30,7 +30,7 @@ pub(crate) use before_kvm::BeforeKvm;
 const DIR: &str = "/tmp/refusals";
 /// A filesystem that takes the first snapshot and not many events.
 const FULL: &str = "/tmp/refusals/full";
-const FULL_SIZE: &std::ffi::CStr = c"size=64k";
+const FULL_SIZE: &std::ffi::CStr = c"size=8k";
 /// `nobody`.
 const NOT_ROOT: u32 = 65534;
 /// From a capture's first snapshot to the signal.
