@@ -1,3 +1,4 @@
 //! What the lab's init program writes and the lab's checks read.
 
 pub mod phase;
+pub mod refusal;

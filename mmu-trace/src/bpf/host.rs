@@ -33,6 +33,7 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
 const BPF_SYSCTL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+const KVM: &str = "/sys/module/kvm";
 const KSM_RUN: &str = "/sys/kernel/mm/ksm/run";
 
 /// Looks at every requirement.
@@ -77,7 +78,16 @@ pub(super) fn has_kprobes() -> bool {
 /// Whether KVM is loaded or built in.
 #[must_use]
 pub fn kvm_is_loaded() -> bool {
-    Path::new("/sys/module/kvm").exists()
+    is_live(Path::new(KVM))
+}
+
+/// Whether the module with this folder in sysfs can be hooked. The folder is there while the module
+/// still initialises, when BPF cannot attach to it; built-in code has no state.
+fn is_live(module: &Path) -> bool {
+    match fs::read_to_string(module.join("initstate")) {
+        Ok(state) => state.trim() == "live",
+        Err(_) => module.exists(),
+    }
 }
 
 fn requirement(name: &'static str, is_met: Option<bool>, found: &str, remedy: &'static str) -> Requirement {
@@ -175,4 +185,22 @@ fn change_pte(kallsyms: Option<&Kallsyms>) -> Requirement {
         None => "unknown",
     };
     requirement("change_pte", is_there, found, "nothing to do: Linux 6.10 dropped it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_counts_once_it_is_live_or_built_in() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let module = sysfs.path().join("kvm");
+        assert!(!is_live(&module));
+        fs::create_dir(&module).unwrap();
+        assert!(is_live(&module));
+        for (state, expected) in [("coming\n", false), ("live\n", true), ("going\n", false)] {
+            fs::write(module.join("initstate"), state).unwrap();
+            assert_eq!(is_live(&module), expected, "{state}");
+        }
+    }
 }

@@ -76,6 +76,8 @@ pub struct Writer {
     /// Event records that do not fill a block yet.
     pending: Vec<u8>,
     events_written: u64,
+    /// Events of blocks that could not be written.
+    events_lost: u64,
     /// Length of the intact file, bytes.
     intact: u64,
 }
@@ -103,8 +105,14 @@ impl Writer {
     /// # Errors
     /// If the first bytes cannot be written.
     pub fn from_file(file: File, path: &Path, meta: &Meta) -> Result<Self, WriteError> {
-        let mut writer =
-            Self { file, path: path.to_owned(), pending: Vec::new(), events_written: 0, intact: 0 };
+        let mut writer = Self {
+            file,
+            path: path.to_owned(),
+            pending: Vec::new(),
+            events_written: 0,
+            events_lost: 0,
+            intact: 0,
+        };
         writer.write(&file_header())?;
         writer.write_json(kind::META, meta)?;
         Ok(writer)
@@ -141,20 +149,24 @@ impl Writer {
         let pending = std::mem::take(&mut self.pending);
         let n_events = pending.len() / size_of::<Event>();
         if n_events > 0 {
-            self.write_block(kind::EVENTS, n_events as u32, &pending)?;
-            self.events_written += n_events as u64;
+            let written = self.write_block(kind::EVENTS, n_events as u32, &pending);
+            let count = if written.is_ok() { &mut self.events_written } else { &mut self.events_lost };
+            *count += n_events as u64;
+            written?;
         }
         self.pending = pending;
         self.pending.clear();
         Ok(())
     }
 
-    /// Writes the end mark and waits until everything is on the disk.
+    /// Writes the end mark and waits until everything is on the disk. `events_lost` are those that never
+    /// came here; the end mark adds those that could not be written.
     ///
     /// # Errors
     /// If writing fails; the capture is then readable but counts as truncated.
     pub fn finish(mut self, reason: EndReason, events_lost: u64) -> Result<End, WriteError> {
         self.flush()?;
+        let events_lost = events_lost + self.events_lost;
         let end = End { events_written: self.events_written, events_lost, reason };
         self.write_json(kind::END, &end)?;
         self.file.sync_all().map_err(|source| self.failed(source))?;
@@ -220,4 +232,37 @@ fn clear(file: &mut File) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(MODE))?;
     file.set_len(0)?;
     file.rewind()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    #[test]
+    fn events_that_do_not_fit_are_counted() {
+        let flags = MemfdFlags::ALLOW_SEALING;
+        let file = File::from(memfd_create("capture", flags).unwrap());
+        let cannot_grow = file.try_clone().unwrap();
+        let host = crate::model::Host { kernel: "6.1".into(), arch: "x86_64".into(), has_change_pte: true };
+        let meta = Meta {
+            tool_version: String::new(),
+            host,
+            start_unix_ns: 0,
+            start_monotonic_ns: 0,
+            hooks: Vec::new(),
+            command: Vec::new(),
+            vm_filter: Vec::new(),
+        };
+        let mut writer = Writer::from_file(file, Path::new("x"), &meta).unwrap();
+        writer.write_events(&[Event::new_zeroed()]).unwrap();
+        writer.flush().unwrap();
+        fcntl_add_seals(&cannot_grow, SealFlags::GROW).unwrap();
+        writer.write_events(&[Event::new_zeroed(), Event::new_zeroed()]).unwrap();
+        assert!(matches!(writer.flush(), Err(WriteError::Write { .. })));
+        assert_eq!((writer.events_written, writer.events_lost), (1, 2));
+        assert_eq!(cannot_grow.metadata().unwrap().len(), writer.intact);
+    }
 }

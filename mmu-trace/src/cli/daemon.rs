@@ -48,16 +48,17 @@ pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
         vm_histograms: false,
         max_vms: args.max_vms,
     };
-    let source = Tracer::start(options)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    runtime.block_on(serve(args.listen, source))
+    runtime.block_on(serve(args.listen, Tracer::new(options)))
 }
 
 async fn serve(address: SocketAddr, tracer: Tracer) -> Result<(), CliError> {
     let mut stop = Stop::new()?;
     let source = Box::new(tracer.clone());
+    // Before anything is attached: a daemon that is refused must not cost the guests anything.
     let server = Server::bind(address, source).await.map_err(|source| CliError::Bind { address, source })?;
+    tracer.start()?;
     let address = server.local_addr().context("asking for the bound address")?;
     note(&format!("serving http://{address}/metrics"));
     let upkeep = tokio::spawn(upkeep(tracer));
@@ -93,14 +94,20 @@ enum State {
 }
 
 impl Tracer {
-    fn start(options: Options) -> Result<Self, CliError> {
-        let state = if bpf::kvm_is_loaded() || !bpf::find_obstacles().is_empty() {
-            State::Running(Box::new(start_tracer(options)?))
+    fn new(options: Options) -> Self {
+        Self { state: Arc::new(Mutex::new(State::Waiting(options))) }
+    }
+
+    /// Begins to trace, if KVM is there; refuses a host that cannot be traced even with KVM.
+    fn start(&self) -> Result<(), CliError> {
+        let mut state = self.lock();
+        let State::Waiting(options) = &*state else { return Ok(()) };
+        if bpf::kvm_is_loaded() || !bpf::find_obstacles().is_empty() {
+            *state = State::Running(Box::new(start_tracer(*options)?));
         } else {
             note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd)");
-            State::Waiting(options)
-        };
-        Ok(Self { state: Arc::new(Mutex::new(state)) })
+        }
+        Ok(())
     }
 
     /// Begins to trace once KVM is there; asks new VMs who they are while they live.

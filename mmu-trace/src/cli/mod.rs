@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod doctor;
 mod error;
 mod output;
+mod progress;
 pub mod record;
 pub mod report;
 mod stop;
@@ -17,6 +18,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use error::CliError;
+use progress::ProgressLine;
 use stop::Stop;
 
 use crate::bpf::{self, Live, Obstacle, Options};

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal, Write},
+    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,20 +14,18 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{BackendChoice, CliError, Stop, note, start_tracer};
+use super::{BackendChoice, CliError, ProgressLine, Stop, note, start_tracer};
 use crate::{
     bpf::{self, Live, Options},
-    capture::EndReason,
+    capture::{EndReason, WriteError},
     model::{Snapshot, VmIdentity},
-    record::{Progress, RecordError, Recorded, Recording, Wanted, is_wanted},
+    record::{RecordError, Recorded, Recording, Wanted, is_wanted},
     report::count,
     vm,
 };
 
 /// How often the ring buffer is emptied; it holds a second of the busiest merge.
 const POLL_EVERY: Duration = Duration::from_millis(50);
-/// How often the progress line changes.
-const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// VMs that may come while recording and still be told apart: as many as there are, and these.
 /// Each costs 6.5 KiB of kernel memory per CPU.
 const MORE_VMS: u32 = 64;
@@ -103,6 +101,7 @@ pub fn run(args: &RecordArgs) -> Result<(), CliError> {
 
 async fn record(args: &RecordArgs) -> Result<(), CliError> {
     let mut stop = Stop::new()?;
+    check_directory(&args.output)?;
     wait_for_kvm(&mut stop).await?;
     let live = start(args)?;
     let mut recording = Recording::start(live, &args.output, args.wanted()).map_err(failed)?;
@@ -122,6 +121,19 @@ async fn record(args: &RecordArgs) -> Result<(), CliError> {
     if reason == EndReason::Interrupted { Err(CliError::Interrupted) } else { Ok(()) }
 }
 
+/// Refuses an output that cannot be, before waiting for KVM and attaching to it; where the host is what
+/// is wrong, that is said instead.
+fn check_directory(output: &Path) -> Result<(), CliError> {
+    // Of a bare file name the parent is empty.
+    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match directory.map(fs::metadata) {
+        Some(Err(source)) if bpf::find_obstacles().is_empty() => {
+            Err(failed(WriteError::Create { path: output.to_owned(), source }.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// KVM's functions can be hooked only once it is loaded.
 async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
     if bpf::kvm_is_loaded() || !bpf::find_obstacles().is_empty() {
@@ -139,8 +151,12 @@ async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
 }
 
 fn start(args: &RecordArgs) -> Result<Live, CliError> {
-    let n_vms = vm::discover(Path::new("/proc")).context("looking for VMs")?.vms.len();
-    let max_vms = u32::try_from(n_vms).unwrap_or(u32::MAX / 4) * 2 + MORE_VMS;
+    let found = vm::discover(Path::new("/proc")).context("looking for VMs")?;
+    // Where `/proc` shows everything, a name that is not there need not be attached for.
+    if found.skipped.is_empty() {
+        args.check_vms(&found.vms.iter().map(|vm| &vm.identity).collect::<Vec<_>>())?;
+    }
+    let max_vms = u32::try_from(found.vms.len()).unwrap_or(u32::MAX / 4) * 2 + MORE_VMS;
     let options = Options { backend: args.backend.into(), recording: true, vm_histograms: true, max_vms };
     let live = start_tracer(options)?;
     args.check_vms(&live.identities().values().collect::<Vec<_>>())?;
@@ -223,42 +239,6 @@ fn quality_warning(snapshot: &Snapshot) -> Option<String> {
 
 fn failed(error: RecordError) -> CliError {
     CliError::Failed(error.into())
-}
-
-/// One line on a terminal, written over again and again; nothing elsewhere.
-struct ProgressLine {
-    is_terminal: bool,
-    shown: Option<Instant>,
-}
-
-impl ProgressLine {
-    fn new() -> Self {
-        Self { is_terminal: io::stderr().is_terminal(), shown: None }
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        if !self.is_terminal || self.shown.is_some_and(|at| at.elapsed() < SHOW_EVERY) {
-            return;
-        }
-        self.shown = Some(Instant::now());
-        let line = format!(
-            "\r\x1b[Krecording {:.0} s: {} events, {} lost, {} VMs (Ctrl-C ends)",
-            progress.elapsed.as_secs_f64(),
-            count(progress.events),
-            count(progress.lost),
-            progress.vms
-        );
-        // Without a standard error there is nobody to tell.
-        _ = io::stderr().write_all(line.as_bytes());
-    }
-}
-
-impl Drop for ProgressLine {
-    fn drop(&mut self) {
-        if self.shown.is_some() {
-            _ = io::stderr().write_all(b"\r\x1b[K");
-        }
-    }
 }
 
 #[cfg(test)]

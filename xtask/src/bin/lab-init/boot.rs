@@ -13,6 +13,7 @@ use rustix::system::{RebootCommand, finit_module, reboot};
 use xtask::phase::{DAEMON_PORT, EARLY_VM, Step};
 
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
+use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
 use crate::{ksm, metrics, network, oracle, process, results};
 
@@ -25,7 +26,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The life of process 1. Never returns to the kernel, which would panic.
 pub(crate) fn run() -> ! {
     let mut steps = Vec::new();
-    if let Err(error) = prepare().and_then(|options| measure(&options, &mut steps)) {
+    if let Err(error) = prepare().and_then(|(options, stage)| measure(&options, stage, &mut steps)) {
         eprintln!("lab: failed: {error:#}");
         steps.push(Step { name: format!("{error:#}"), exit: 1 });
     }
@@ -52,11 +53,14 @@ impl Options {
     }
 }
 
-fn prepare() -> Result<Options> {
+/// Also begins the refusals, unless nobody would look at them.
+fn prepare() -> Result<(Options, Option<Stage>)> {
     mount_all()?;
     let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
-    load_modules()?;
     network::loopback_up()?;
+    let waiting = if has_tracer() && !options.serve { Some(BeforeKvm::start()?) } else { None };
+    load_modules()?;
+    let stage = waiting.map(BeforeKvm::finish).transpose()?;
     if options.serve {
         network::ethernet_up("eth0", ADDRESS)?;
     }
@@ -67,16 +71,16 @@ fn prepare() -> Result<Options> {
     // Before the tracer: whatever the tracer sees, these must have counted.
     oracle::set_up()?;
     eprintln!("lab: ready, {}", process::kernel_release()?);
-    Ok(options)
+    Ok((options, stage))
 }
 
-fn measure(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
+fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -> Result<()> {
     if !has_tracer() {
         let mut workload = Command::new("/init");
         steps.push(process::run("workload", workload.arg("workload"))?);
         return Ok(());
     }
-    let early = Vmm::start(EARLY_VM).context("the VM before the tracer")?;
+    let mut early = Vmm::start(EARLY_VM).context("the VM before the tracer")?;
     steps.push(save("doctor", &["doctor"], "doctor.txt")?);
     let daemon = start_daemon(options)?;
     if options.serve {
@@ -86,7 +90,13 @@ fn measure(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
         let recorded = process::run("record", &mut recorder(options.ladder));
         steps.push(recorded?);
     }
+    if let Some(stage) = &mut stage {
+        stage.second_daemon()?;
+    }
     steps.push(terminate("daemon", daemon, DAEMON_STOP)?);
+    if let Some(stage) = stage {
+        stage.finish(&mut early)?;
+    }
     early.stop()?;
     if !options.serve {
         write_reports(options, steps)?;

@@ -12,6 +12,7 @@ mod metrics;
 mod network;
 mod oracle;
 mod process;
+mod refusals;
 mod results;
 mod vm;
 mod vmm;

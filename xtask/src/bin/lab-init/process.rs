@@ -54,7 +54,8 @@ pub(crate) fn terminate(name: &str, mut child: Child, patience: Duration) -> Res
     }
 }
 
-fn step(name: &str, status: ExitStatus) -> Step {
+/// How `name` ended.
+pub(crate) fn step(name: &str, status: ExitStatus) -> Step {
     use std::os::unix::process::ExitStatusExt;
     let exit = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Step { name: name.to_owned(), exit }

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod formula;
+mod refusals;
 mod report;
 mod series;
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use xtask::phase::{PLAN, Run, Step};
+use xtask::refusal::Refusals;
 
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub(super) struct Outputs {
     metrics: String,
     /// `None` without the ladder.
     kprobe_report: Option<Value>,
+    /// `None` where the lab ran without the tracer.
+    refusals: Option<Refusals>,
 }
 
 impl Outputs {
@@ -88,6 +92,7 @@ impl Outputs {
             vms: fs::read_to_string(out.join("vms.txt")).unwrap_or_default(),
             metrics: fs::read_to_string(out.join("metrics.txt")).unwrap_or_default(),
             kprobe_report: ladder.then(|| load(&out.join("kprobe.json"))).transpose()?,
+            refusals: with_tracer.then(|| load(&out.join("refusals.json"))).transpose()?,
             steps,
         })
     }
@@ -117,6 +122,9 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
         if let Some(kprobe) = &outputs.kprobe_report {
             groups.push(Group { name: "ladder".to_owned(), checks: report::check_ladder(report, kprobe) });
         }
+    }
+    if let Some(tried) = &outputs.refusals {
+        groups.extend(refusals::check(tried));
     }
     groups
 }
