@@ -40,13 +40,8 @@ const KSM_RUN: &str = "/sys/kernel/mm/ksm/run";
 #[must_use]
 pub fn requirements() -> Vec<Requirement> {
     let kallsyms = Kallsyms::load().ok();
-    vec![
-        root(),
-        pid_namespace(),
-        exists("BPF system call", BPF_SYSCTL, true, "use a kernel with CONFIG_BPF_SYSCALL=y"),
-        exists("kernel BTF", VMLINUX_BTF, true, "use a kernel with CONFIG_DEBUG_INFO_BTF=y"),
-        lockdown(),
-        kernel_reads(),
+    let mut all = essentials();
+    all.extend([
         exists(
             "kprobes",
             KPROBE_PMU,
@@ -57,15 +52,28 @@ pub fn requirements() -> Vec<Requirement> {
         kvm(kallsyms.as_ref()),
         ksm(),
         change_pte(kallsyms.as_ref()),
+    ]);
+    all
+}
+
+/// What nothing can be traced without. Cheap to ask: it is asked at every start.
+fn essentials() -> Vec<Requirement> {
+    vec![
+        root(),
+        pid_namespace(),
+        exists("BPF system call", BPF_SYSCTL, true, "use a kernel with CONFIG_BPF_SYSCALL=y"),
+        exists("kernel BTF", VMLINUX_BTF, true, "use a kernel with CONFIG_DEBUG_INFO_BTF=y"),
+        lockdown(),
+        kernel_reads(),
     ]
 }
 
 /// The essential requirements that are known not to be met.
 #[must_use]
 pub fn find_obstacles() -> Vec<Obstacle> {
-    requirements()
+    essentials()
         .into_iter()
-        .filter(|r| r.is_essential && r.is_met == Some(false))
+        .filter(|r| r.is_met == Some(false))
         .map(|r| Obstacle { what: format!("{}: {}", r.name, r.found), remedy: r.remedy.to_owned() })
         .collect()
 }

@@ -10,9 +10,9 @@ use clap::{Args, ValueEnum};
 
 use super::{CliError, note, output};
 use crate::{
-    capture::{self, ReadError, Summary},
+    capture::{self, End, EndReason, ReadError, Summary},
     model::Snapshot,
-    report::{Report, plural, text},
+    report::{Report, count, plural, text},
 };
 
 /// Arguments of `report`.
@@ -49,6 +49,12 @@ pub fn run(args: &ReportArgs) -> Result<(), CliError> {
             Some(path) => output::write_file(path, &text)?,
             None => output::print(&text)?,
         }
+    }
+    if let Some(End { reason: EndReason::Error, events_lost, .. }) = summary.end {
+        note(&format!(
+            "the recording ended with an error: these are the figures up to then, and {} events are not in it",
+            count(events_lost)
+        ));
     }
     // Shown first, then refused: the exit code tells a script what the text tells a person.
     check(&args.file, summary)
