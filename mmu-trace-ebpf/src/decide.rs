@@ -313,7 +313,7 @@ pub fn refault(own: PageRecord, around: &Around) -> PageRecord {
         }
         return record;
     }
-    // Not pending: `zap_ns` is when it was mapped again, 0 if nobody knows.
+    // Not pending: `zap_ns` is the newest large zap that it was mapped again after, 0 if none.
     record.flags = if around.zap_ns > own.zap_ns { page_flags::PENDING } else { 0 };
     record.cause = around.zap_cause as u8;
     record.zap_ns = around.zap_ns;

@@ -2,8 +2,9 @@
 //!
 //! A user never needs this: the object is committed and embedded. Building it takes a nightly
 //! toolchain, the standard library's sources for `-Z build-std=core`, `bpf-linker` and `llvm-strip`.
-//! The same toolchain gives the same bytes in any folder: paths are trimmed, the symbol table is
-//! what the linker made, debug sections other than BTF are stripped.
+//! The same toolchain gives the same bytes in any folder: paths are trimmed, debug sections other than
+//! BTF are stripped, and every body is inlined into its programs. A function of its own would carry
+//! a mangled name, and in it a hash of where the standard library's sources lie.
 
 use std::{
     env, fs,
@@ -137,7 +138,9 @@ impl Tools {
         tools::run(&mut cargo)?;
         let built = target.join("bpfel-unknown-none/release/mmu-trace-bpf");
         let stripped = target.join("mmu-trace.bpf.o");
-        tools::run(Command::new(&self.strip).arg("-g").arg("-o").arg(&stripped).arg(&built))?;
+        // Source lines for the verifier's log are half the object, and nobody who installs it reads them.
+        let sections = ["-R", ".BTF.ext", "-R", ".rel.BTF.ext"];
+        tools::run(Command::new(&self.strip).arg("-g").args(sections).arg("-o").arg(&stripped).arg(&built))?;
         Ok(stripped)
     }
 }

@@ -24,14 +24,17 @@ impl Constants {
         Self { offsets: offsets(btf), values: values(btf), args: args(btf), functions: functions(kallsyms) }
     }
 
-    /// The members this kernel lacks and figures need, as `struct.member`.
-    pub(super) fn missing_members(&self) -> Vec<String> {
+    /// What this kernel's BTF lacks and figures need: members as `struct.member`, enumerators.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let unknown = |&&(index, _): &&(usize, &str)| self.values[index] == MISSING;
+        let enumerators = ENUMERATORS.iter().filter(unknown).map(|(_, name)| (*name).to_owned());
         offset::MEMBERS
             .iter()
             .zip(self.offsets)
             .enumerate()
             .filter(|(index, (_, offset))| *offset == MISSING && !offset::OPTIONAL.contains(index))
             .map(|(_, ((strukt, member), _))| format!("{strukt}.{member}"))
+            .chain(enumerators)
             .collect()
     }
 }
@@ -44,15 +47,18 @@ fn offsets(btf: &Btf) -> [u32; offset::COUNT] {
     offsets
 }
 
+/// The enumerators that are looked up, with their index in `VALUES`.
+const ENUMERATORS: &[(usize, &str)] = &[
+    (value::RET_PF_RETRY, "RET_PF_RETRY"),
+    (value::RET_PF_EMULATE, "RET_PF_EMULATE"),
+    (value::RET_PF_FIXED, "RET_PF_FIXED"),
+    (value::RET_PF_SPURIOUS, "RET_PF_SPURIOUS"),
+    (value::EVENT_MIGRATE, "MMU_NOTIFY_MIGRATE"),
+];
+
 fn values(btf: &Btf) -> [u32; value::COUNT] {
     let mut values = [MISSING; value::COUNT];
-    for (index, enumerator) in [
-        (value::RET_PF_RETRY, "RET_PF_RETRY"),
-        (value::RET_PF_EMULATE, "RET_PF_EMULATE"),
-        (value::RET_PF_FIXED, "RET_PF_FIXED"),
-        (value::RET_PF_SPURIOUS, "RET_PF_SPURIOUS"),
-        (value::EVENT_MIGRATE, "MMU_NOTIFY_MIGRATE"),
-    ] {
+    for &(index, enumerator) in ENUMERATORS {
         let found = btf.enum_value(enumerator).and_then(|v| u32::try_from(v).ok());
         values[index] = found.unwrap_or(MISSING);
     }

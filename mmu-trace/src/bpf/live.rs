@@ -393,7 +393,7 @@ fn discover(object: &mut LoadedObject, btf: &Btf, kallsyms: &Kallsyms) -> Hook {
 }
 
 fn types_hook(constants: &Constants) -> Hook {
-    let missing = constants.missing_members();
+    let missing = constants.missing();
     let reason = (!missing.is_empty()).then(|| format!("BTF has no {}", missing.join(", ")));
     let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
     pseudo_hook("kernel_types", "BTF", state, true, reason)

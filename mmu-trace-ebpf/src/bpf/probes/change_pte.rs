@@ -36,10 +36,12 @@ exit_hook!(fx_set_spte, kr_set_spte, arg::N_SET_SPTE, handler_returned);
 /// `_PAGE_RW` of an x86 PTE.
 const PTE_WRITE: u64 = 1 << 1;
 
+#[inline(always)]
 fn entry_probe(call: &Entry) -> Option<()> {
     open(call.args[0], call.args[1], call.args[2], call.caller)
 }
 
+#[inline(always)]
 fn returned(_: &Exit) -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     if task.call.flags & call_flags::ACTIVE != 0 {
@@ -49,14 +51,17 @@ fn returned(_: &Exit) -> Option<()> {
     Some(())
 }
 
+#[inline(always)]
 fn subscriber_probe(_: &Entry) -> Option<()> {
     mark(call_flags::SUBSCRIBER)
 }
 
+#[inline(always)]
 fn handler_probe(_: &Entry) -> Option<()> {
     mark(call_flags::SUBSCRIBER | call_flags::HANDLED)
 }
 
+#[inline(always)]
 fn handler_returned(call: &Exit) -> Option<()> {
     if call.truth() { mark(call_flags::CHANGED) } else { None }
 }

@@ -19,6 +19,7 @@ entry_hook!(fe_cow, kp_cow, copy_probe);
 /// `PAGE_MAPPING_KSM` (`include/linux/page-flags.h`).
 const MAPPING_KSM: u64 = 3;
 
+#[inline(always)]
 fn copy_probe(call: &Entry) -> Option<()> {
     let vmf = call.args[0];
     let vma = read::member(vmf, offset::VMF_VMA)?;

@@ -12,8 +12,8 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
-        BulkRange, Event, InvalidationKey, InvalidationStats, N_BULK, PageKey, arg, event_flags, event_kind,
-        function, offset, value,
+        BulkRange, Event, InvalidationKey, InvalidationStats, N_BULK, PageKey, UNATTRIBUTED, arg,
+        event_flags, event_kind, function, offset, value,
     },
     decide::{self, bracket_flags},
     kind::{Cause, Gap},
@@ -45,6 +45,7 @@ pub(super) struct Range {
     pub caller: u64,
 }
 
+#[inline(always)]
 fn start_probe(call: &Entry) -> Option<()> {
     let range = call.args[0];
     begin(&Range {
@@ -57,12 +58,14 @@ fn start_probe(call: &Entry) -> Option<()> {
     })
 }
 
+#[inline(always)]
 fn end_probe(call: &Entry) -> Option<()> {
     let range = call.args[0];
     finish(read::member(range, offset::RANGE_MM)?, read::member(range, offset::RANGE_START)?)
 }
 
 /// A start that failed has no end: its bracket goes.
+#[inline(always)]
 fn start_failed(call: &Exit) -> Option<()> {
     if call.int() == 0 {
         return None;
@@ -192,8 +195,12 @@ fn note_pages(bracket: &Bracket, now: u64) {
     }
 }
 
+/// Remembers a large range. Those of unknown VMs would mix: they share a slot.
 #[inline(always)]
 fn note_range(bracket: &Bracket, zapped: bool, now: u64) {
+    if bracket.slot == UNATTRIBUTED {
+        return;
+    }
     let Some(bulk) = BULK_RANGES.get_ptr_mut(bracket.slot) else { return };
     // SAFETY: plain values; two tasks writing at once cost at most one range.
     let bulk = unsafe { &mut *bulk };

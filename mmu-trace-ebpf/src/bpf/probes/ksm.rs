@@ -32,34 +32,42 @@ exit_hook!(fx_ksm_break, kr_ksm_break, break_returned);
 entry_hook!(fe_numa, kp_numa, numa_probe);
 exit_hook!(fx_numa, kr_numa, numa_returned);
 
+#[inline(always)]
 fn write_protect_probe(_: &Entry) -> Option<()> {
     enter(scope::KSM_WRITE_PROTECT)
 }
 
+#[inline(always)]
 fn write_protect_returned(call: &Exit) -> Option<()> {
     leave(scope::KSM_WRITE_PROTECT, call.int())
 }
 
+#[inline(always)]
 fn merge_probe(_: &Entry) -> Option<()> {
     enter(scope::KSM_MERGE)
 }
 
+#[inline(always)]
 fn merge_returned(call: &Exit) -> Option<()> {
     leave(scope::KSM_MERGE, call.int())
 }
 
+#[inline(always)]
 fn break_probe(_: &Entry) -> Option<()> {
     enter(scope::KSM_BREAK)
 }
 
+#[inline(always)]
 fn break_returned(_: &Exit) -> Option<()> {
     leave(scope::KSM_BREAK, 0)
 }
 
+#[inline(always)]
 fn numa_probe(_: &Entry) -> Option<()> {
     enter(scope::NUMA)
 }
 
+#[inline(always)]
 fn numa_returned(_: &Exit) -> Option<()> {
     leave(scope::NUMA, 0)
 }

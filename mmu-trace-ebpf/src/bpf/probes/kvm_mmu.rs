@@ -23,6 +23,7 @@ entry_hook!(fe_unmap, kp_unmap, unmap_probe);
 exit_hook!(fx_unmap, kr_unmap, arg::N_UNMAP, unmap_returned);
 entry_hook!(fe_flush, kp_flush, flush_probe);
 
+#[inline(always)]
 fn unmap_probe(call: &Entry) -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     let top = task.top()?;
@@ -37,10 +38,12 @@ fn unmap_probe(call: &Entry) -> Option<()> {
     Some(())
 }
 
+#[inline(always)]
 fn unmap_returned(call: &Exit) -> Option<()> {
     unmapped(call.truth())
 }
 
+#[inline(always)]
 fn flush_probe(_: &Entry) -> Option<()> {
     flushed()
 }

@@ -29,6 +29,7 @@ fn tp_task_exit(_: RawTracePointContext) -> i32 {
     0
 }
 
+#[inline(always)]
 fn create_probe(call: &Entry) -> Option<()> {
     let kvm = call.args[0];
     let mm = read::member(kvm, offset::KVM_MM)?;
@@ -36,12 +37,14 @@ fn create_probe(call: &Entry) -> Option<()> {
     Some(())
 }
 
+#[inline(always)]
 fn destroy_probe(call: &Entry) -> Option<()> {
     let kvm = call.args[0];
     vm::end(read::member(kvm, offset::KVM_MM)?, kvm);
     Some(())
 }
 
+#[inline(always)]
 fn task_mm_returned(call: &Exit) -> Option<()> {
     let tracer = config::value(value::TRACER_TGID);
     let mm = call.ret;

@@ -39,6 +39,7 @@ exit_hook!(fx_tdp_fault, kr_tdp_fault, arg::N_TDP_FAULT, result_probe);
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
 
+#[inline(always)]
 fn entry_probe(call: &Entry) -> Option<()> {
     let kvm = read::member(call.args[0], offset::VCPU_KVM)?;
     let mm = read::member(kvm, offset::KVM_MM)?;
@@ -51,11 +52,13 @@ fn entry_probe(call: &Entry) -> Option<()> {
     Some(())
 }
 
+#[inline(always)]
 fn exit_probe(_: &Exit) -> Option<()> {
     finish()
 }
 
 /// A return probe sees no arguments: keep the fault for it. An fexit program needs no such entry.
+#[inline(always)]
 fn result_entry_probe(call: &Entry) -> Option<()> {
     let task = faulting_task()?;
     task.fault.flags |= fault_flags::RESULT_PENDING;
@@ -64,6 +67,7 @@ fn result_entry_probe(call: &Entry) -> Option<()> {
     Some(())
 }
 
+#[inline(always)]
 fn result_probe(call: &Exit) -> Option<()> {
     let task = faulting_task()?;
     task.fault.flags &= !fault_flags::RESULT_PENDING;
@@ -146,7 +150,7 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
         return None;
     }
     let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
-    let record = take_record(&key, task.fault.slot, hva, task.fault.t0_ns);
+    let record = take_record(&key, task.fault.slot, hva);
     if record.flags & page_flags::PENDING == 0 {
         return None;
     }
@@ -165,12 +169,12 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
 
 /// Takes the record of a page that is mapped again; without `PENDING` the fault is no refault.
 #[inline(always)]
-fn take_record(key: &PageKey, slot: u32, hva: u64, now: u64) -> PageRecord {
+fn take_record(key: &PageKey, slot: u32, hva: u64) -> PageRecord {
     let around = ranges_around(slot, hva);
     let own = maps::page(key, slot).map_or(decide::NO_RECORD, |page| *page);
     if around.zap_ns != 0 {
-        // Inside a large zapped range the record stays as a mark of when the page was mapped again.
-        maps::put_page(key, &PageRecord { zap_ns: now, ..decide::NO_RECORD });
+        // Inside a large zapped range the record stays as a mark: mapped again after that zap.
+        maps::put_page(key, &PageRecord { zap_ns: around.zap_ns, ..decide::NO_RECORD });
     } else if own.zap_ns != 0 {
         maps::drop_page(key);
     }
