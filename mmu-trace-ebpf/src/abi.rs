@@ -175,18 +175,36 @@ wire! {
 }
 
 wire! {
-    /// Who zapped a page last, and what happened to its PTE since.
-    pub struct PageRecord = 16; {
-        /// End of the bracket that zapped it, `CLOCK_MONOTONIC` nanoseconds.
+    /// Who zapped a page last, and whether it was mapped again since.
+    ///
+    /// Each field has one kind of writer, so that neither undoes what the other just did: the task
+    /// whose bracket zaps (`zap`), or the vCPU whose fault maps the page again (`fault`). A record is
+    /// never removed, only evicted.
+    pub struct PageRecord = 40; {
+        /// `zap`: end of the newest bracket that zapped it, `CLOCK_MONOTONIC` nanoseconds.
         pub zap_ns: u64,
-        /// [`crate::kind::Cause`] of that bracket.
+        /// `fault`: the newest zap that it was mapped again after, the page's own or a large range's.
+        pub taken_ns: u64,
+        /// `zap`: the zap before, if its fault had not been seen when the newest one came.
+        pub prev_zap_ns: u64,
+        /// `zap`: how many zaps came before the fault of the one before was seen.
+        pub carry: u32,
+        /// `fault`: how many of those faults were seen since.
+        pub carried: u32,
+        /// `zap`: [`crate::kind::Cause`] of the newest bracket.
         pub cause: u8,
-        /// State of the mapping, see `decide::page_flags`.
+        /// `zap`: see `decide::page_flags`.
         pub flags: u8,
-        /// The newest PTE that a `change_pte` since then would have carried, see `decide::pte_state`.
+        /// `zap`: the newest PTE that a `change_pte` since then would have carried, see `decide::pte_state`.
         pub pte: u8,
+        /// `zap`: the same three of the zap before.
+        pub prev_cause: u8,
+        /// See above.
+        pub prev_flags: u8,
+        /// See above.
+        pub prev_pte: u8,
         /// Padding.
-        pub pad: [u8; 5],
+        pub pad: [u8; 2],
     }
 }
 

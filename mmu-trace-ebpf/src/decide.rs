@@ -255,7 +255,54 @@ pub fn zapped_page(cause: u8, flags: u8, now_ns: u64) -> PageRecord {
         cause,
         flags: page_flags::PENDING | open,
         pte: pte_after(cause, flags),
-        pad: [0; 5],
+        ..NO_RECORD
+    }
+}
+
+/// Whether a page waits for the fault that maps it again.
+#[inline(always)]
+#[must_use]
+pub fn is_pending(page: &PageRecord) -> bool {
+    page.flags & page_flags::PENDING != 0 && page.zap_ns > page.taken_ns
+}
+
+/// Brings the record of a page up to date with another zap.
+///
+/// If it still waits, a fault must have mapped the page in between, or there had been nothing to
+/// zap: that fault's end is on its way, and must not be taken for the end of a later one.
+#[inline(always)]
+pub fn zap_again(page: &mut PageRecord, zapped: &PageRecord) {
+    if is_pending(page) {
+        page.prev_zap_ns = page.zap_ns;
+        page.prev_cause = page.cause;
+        page.prev_flags = page.flags;
+        page.prev_pte = page.pte;
+        page.carry = page.carry.wrapping_add(1);
+    }
+    page.cause = zapped.cause;
+    page.flags = zapped.flags;
+    page.pte = zapped.pte;
+    page.zap_ns = zapped.zap_ns;
+}
+
+/// Whether a fault that began at `t0_ns` and has now mapped the page belongs to the zap before the
+/// newest: it began before the newest one was over, and that one found the page mapped.
+#[inline(always)]
+#[must_use]
+pub fn is_late(page: &PageRecord, t0_ns: u64) -> bool {
+    page.carry != page.carried && t0_ns < page.zap_ns
+}
+
+/// The record of the zap before the newest.
+#[inline(always)]
+#[must_use]
+pub fn previous(page: &PageRecord) -> PageRecord {
+    PageRecord {
+        zap_ns: page.prev_zap_ns,
+        cause: page.prev_cause,
+        flags: page.prev_flags,
+        pte: page.prev_pte,
+        ..NO_RECORD
     }
 }
 
@@ -293,7 +340,20 @@ pub struct Around {
 }
 
 /// A page record that says nothing.
-pub const NO_RECORD: PageRecord = PageRecord { zap_ns: 0, cause: 0, flags: 0, pte: 0, pad: [0; 5] };
+pub const NO_RECORD: PageRecord = PageRecord {
+    zap_ns: 0,
+    taken_ns: 0,
+    prev_zap_ns: 0,
+    carry: 0,
+    carried: 0,
+    cause: 0,
+    flags: 0,
+    pte: 0,
+    prev_cause: 0,
+    prev_flags: 0,
+    prev_pte: 0,
+    pad: [0; 2],
+};
 
 /// The refault that a fault on a page is, from the page's own record and the ranges around it;
 /// without `PENDING` it is none. (No `Option`: what it leaves unset the verifier would not let pass.)
@@ -304,7 +364,7 @@ pub const NO_RECORD: PageRecord = PageRecord { zap_ns: 0, cause: 0, flags: 0, pt
 #[must_use]
 pub fn refault(own: PageRecord, around: &Around) -> PageRecord {
     let mut record = own;
-    if own.flags & page_flags::PENDING != 0 {
+    if is_pending(&own) {
         if around.newest_ns > own.zap_ns {
             record.flags |= page_flags::LOST_ANYWAY;
             if discards(around.newest_cause as u8) {
@@ -313,8 +373,8 @@ pub fn refault(own: PageRecord, around: &Around) -> PageRecord {
         }
         return record;
     }
-    // Not pending: `zap_ns` is the newest large zap that it was mapped again after, 0 if none.
-    record.flags = if around.zap_ns > own.zap_ns { page_flags::PENDING } else { 0 };
+    record.flags = if around.zap_ns > own.taken_ns { page_flags::PENDING } else { 0 };
+    record.taken_ns = 0;
     record.cause = around.zap_cause as u8;
     record.zap_ns = around.zap_ns;
     record.pte = pte_state::UNCHANGED;
@@ -457,10 +517,6 @@ mod tests {
 
     const NONE: (u64, Cause) = (0, Cause::Other);
 
-    fn is_pending(record: &PageRecord) -> bool {
-        record.flags & page_flags::PENDING != 0
-    }
-
     #[test]
     fn a_pending_page_keeps_its_cause_unless_it_was_taken_away() {
         let own = zapped_page(Cause::KsmWriteProtect as u8, bracket_flags::ZAPPED, 10);
@@ -478,8 +534,25 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_that_is_seen_late_belongs_to_the_zap_before() {
+        let mut page = zapped_page(Cause::KsmWriteProtect as u8, bracket_flags::ZAPPED, 10);
+        let again = zapped_page(Cause::KsmReplace as u8, bracket_flags::ZAPPED, 20);
+        zap_again(&mut page, &again);
+        assert!(is_late(&page, 15) && !is_late(&page, 25));
+        let before = previous(&page);
+        assert!(is_pending(&before) && before.cause == Cause::KsmWriteProtect as u8 && before.zap_ns == 10);
+        page.carried += 1;
+        assert!(!is_late(&page, 15) && is_pending(&page) && page.cause == Cause::KsmReplace as u8);
+
+        page.taken_ns = page.zap_ns;
+        assert!(!is_pending(&page));
+        zap_again(&mut page, &PageRecord { zap_ns: 30, ..again });
+        assert!(is_pending(&page) && !is_late(&page, 25), "its fault had been seen");
+    }
+
+    #[test]
     fn a_mapped_page_refaults_after_a_range_that_zapped() {
-        let mapped = PageRecord { zap_ns: 10, ..NO_RECORD };
+        let mapped = PageRecord { zap_ns: 3, taken_ns: 10, ..NO_RECORD };
         let (old, new) = ((5, Cause::Fork), (15, Cause::Fork));
         let after = refault(mapped, &around(new, new));
         assert!(is_pending(&after) && after.cause == Cause::Fork as u8 && after.zap_ns == 15);

@@ -203,10 +203,12 @@ kinds! {
         RangeForgotten = "range_forgotten",
         /// The end of something that began before tracing did; not a loss.
         BeforeStart = "before_start",
-        /// A page record was created (bookkeeping: created - removed - live = evicted).
+        /// A page record was created (bookkeeping).
         PageCreated = "page_created",
-        /// A page record was removed (bookkeeping, see above).
-        PageRemoved = "page_removed",
+        /// A page record began to wait for a fault (bookkeeping).
+        PagePending = "page_pending",
+        /// A page record ceased to wait (bookkeeping: pending - settled - waiting now = evicted).
+        PageSettled = "page_settled",
     }
 }
 

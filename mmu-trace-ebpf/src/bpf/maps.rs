@@ -28,8 +28,8 @@ pub(super) static TASKS: HashMap<u32, TaskState> = HashMap::with_max_entries(16_
 #[map]
 pub(super) static IDLE_TASK: Array<TaskState> = Array::with_max_entries(1, 0);
 
-/// Who zapped a page last. Written at the end of a bracket, removed by the refault. Full: the least
-/// recently used record goes, which userspace sees as created - removed - live.
+/// Who zapped a page last. Written at the end of a bracket, settled by the refault. Full: the least
+/// recently used record goes; userspace counts those that still waited.
 #[map]
 pub(super) static PAGES: LruHashMap<PageKey, PageRecord> = LruHashMap::with_max_entries(131_072, 0);
 
@@ -152,30 +152,20 @@ pub(super) fn task_or_new(tid: u32) -> Option<&'static mut TaskState> {
 /// another that had the same `mm_struct` address.
 #[inline(always)]
 pub(super) fn page(key: &PageKey, slot: u32) -> Option<&'static mut PageRecord> {
-    // SAFETY: records are plain values; a race between CPUs costs at most one record.
+    // SAFETY: aligned plain values; each field has one kind of writer.
     let page = PAGES.get_ptr_mut(key).map(|page| unsafe { &mut *page })?;
     let created_ns = VM_SLOTS.get(slot).map_or(0, |holder| holder.created_ns);
-    if page.zap_ns >= created_ns { Some(page) } else { None }
+    if page.zap_ns >= created_ns || page.taken_ns >= created_ns { Some(page) } else { None }
 }
 
-/// Creates or overwrites the record of a page.
+/// Creates or replaces the record of a page.
 #[inline(always)]
 pub(super) fn put_page(key: &PageKey, record: &PageRecord) {
-    if let Some(page) = PAGES.get_ptr_mut(key) {
-        // SAFETY: as above.
-        unsafe { *page = *record };
-    } else if PAGES.insert(key, record, 0).is_ok() {
-        count(Gap::PageCreated);
-    } else {
+    let is_new = PAGES.get_ptr(key).is_none();
+    if PAGES.insert(key, record, 0).is_err() {
         count(Gap::PagesFull);
-    }
-}
-
-/// Removes the record of a page.
-#[inline(always)]
-pub(super) fn drop_page(key: &PageKey) {
-    if PAGES.remove(key).is_ok() {
-        count(Gap::PageRemoved);
+    } else if is_new {
+        count(Gap::PageCreated);
     }
 }
 

@@ -364,3 +364,17 @@ fn forgotten_ranges_are_counted() {
     }
     assert_eq!(driver.gap(Gap::RangeForgotten), 1);
 }
+
+#[test]
+fn a_fault_seen_after_the_next_zap_does_not_take_that_ones_refault() {
+    let mut driver = driver_or_skip!();
+    driver.bracket(Cause::KsmWriteProtect, 1, 1, true, Some(PTE_RO));
+    // The vCPU maps the page, and the next bracket zaps it before the fault's end is seen.
+    driver.run(&[op::FAULT, MM, 0x1000, READ]);
+    driver.bracket(Cause::CowHost, 1, 1, true, Some(PTE_RW));
+    driver.run(&[op::FAULT_END, FIXED, 0x1000]);
+    driver.fault(1, READ, FIXED);
+    driver.fault(1, READ, FIXED);
+    let vm = driver.vm();
+    assert_eq!((refaults(&vm, Cause::KsmWriteProtect).0, refaults(&vm, Cause::CowGuest).0), (1, 1));
+}

@@ -34,7 +34,8 @@ use crate::{
     vm,
 };
 
-/// Page records the kernel side keeps; beyond half of it evictions are looked for.
+/// Page records the kernel side keeps; beyond half of it records that were evicted while they waited
+/// are looked for, which means walking the map.
 const PAGE_CAPACITY: u64 = 131_072;
 
 /// How to trace.
@@ -293,10 +294,10 @@ impl Live {
     fn quality(&self) -> Result<Quality> {
         let mut gaps = read::gaps(&self.object.ebpf)?;
         let created = gaps.remove(&Gap::PageCreated).unwrap_or(0);
-        let removed = gaps.remove(&Gap::PageRemoved).unwrap_or(0);
-        let expected = created.saturating_sub(removed);
-        let evicted_pages = if expected > PAGE_CAPACITY / 2 {
-            expected.saturating_sub(read::n_live_pages(&self.object.ebpf)?)
+        let pending = gaps.remove(&Gap::PagePending).unwrap_or(0);
+        let waiting = pending.saturating_sub(gaps.remove(&Gap::PageSettled).unwrap_or(0));
+        let evicted_pages = if created > PAGE_CAPACITY / 2 {
+            waiting.saturating_sub(read::n_waiting_pages(&self.object.ebpf)?)
         } else {
             0
         };

@@ -12,6 +12,7 @@ use mmu_trace_ebpf::{
         BulkRanges, InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot,
         VmStats, len,
     },
+    decide,
     kind::{Cause, FaultResult, Gap, Initiator, Outcome},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -187,10 +188,11 @@ pub(super) fn gaps(ebpf: &Ebpf) -> Result<BTreeMap<Gap, u64>> {
     Ok(gaps)
 }
 
-/// How many page records there are. Walks the map: only for when it may have overflowed.
-pub(super) fn n_live_pages(ebpf: &Ebpf) -> Result<u64> {
+/// How many page records wait for a fault. Walks the map: only for when it may have overflowed.
+pub(super) fn n_waiting_pages(ebpf: &Ebpf) -> Result<u64> {
     let map: HashMap<_, [u8; PAGE_KEY], [u8; PAGE]> = HashMap::try_from(map(ebpf, "PAGES")?)?;
-    Ok(map.keys().filter(Result::is_ok).count() as u64)
+    let is_waiting = |value: &[u8; PAGE]| from_bytes(value).is_ok_and(|page| decide::is_pending(&page));
+    Ok(map.iter().filter(|entry| entry.as_ref().is_ok_and(|(_, value)| is_waiting(value))).count() as u64)
 }
 
 fn map<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a aya::maps::Map> {

@@ -69,7 +69,7 @@ fn add_gap(exposition: &mut Exposition, gap: Gap, n: u64) {
         Gap::PagesFull => exposition.add(&table::MAP_FULL, &["pages"], n),
         Gap::VmsFull => exposition.add(&table::MAP_FULL, &["vms"], n),
         Gap::InvalidationsFull => exposition.add(&table::MAP_FULL, &["invalidations"], n),
-        Gap::PageCreated | Gap::PageRemoved => {}
+        Gap::PageCreated | Gap::PagePending | Gap::PageSettled => {}
         Gap::OrphanBracket
         | Gap::BeforeStart
         | Gap::RangeForgotten

@@ -123,7 +123,8 @@ const fn gap_words(gap: Gap) -> Option<&'static str> {
         | Gap::MissedResultReturn
         | Gap::MissedKsmReturn
         | Gap::PageCreated
-        | Gap::PageRemoved => None,
+        | Gap::PagePending
+        | Gap::PageSettled => None,
     }
 }
 

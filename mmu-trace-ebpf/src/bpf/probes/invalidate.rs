@@ -188,10 +188,22 @@ fn note_pages(bracket: &Bracket, now: u64) {
         return;
     }
     let key = PageKey { mm: bracket.mm, page: bracket.start >> 12 };
+    let page = maps::page(&key, bracket.slot);
+    let was_pending = page.as_deref().is_some_and(decide::is_pending);
     if zapped {
-        maps::put_page(&key, &decide::zapped_page(bracket.cause, bracket.flags, now));
-    } else if let Some(page) = maps::page(&key, bracket.slot) {
+        let record = decide::zapped_page(bracket.cause, bracket.flags, now);
+        match page {
+            Some(page) => decide::zap_again(page, &record),
+            None => maps::put_page(&key, &record),
+        }
+        if !was_pending {
+            count(Gap::PagePending);
+        }
+    } else if let Some(page) = page {
         decide::touch_page(page, bracket.cause, bracket.flags);
+        if was_pending && !decide::is_pending(page) {
+            count(Gap::PageSettled);
+        }
     }
 }
 

@@ -150,7 +150,7 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
         return None;
     }
     let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
-    let record = take_record(&key, task.fault.slot, hva);
+    let record = take_record(&key, task.fault.slot, hva, task.fault.t0_ns);
     if record.flags & page_flags::PENDING == 0 {
         return None;
     }
@@ -169,15 +169,25 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
 
 /// Takes the record of a page that is mapped again; without `PENDING` the fault is no refault.
 #[inline(always)]
-fn take_record(key: &PageKey, slot: u32, hva: u64) -> PageRecord {
+fn take_record(key: &PageKey, slot: u32, hva: u64, t0_ns: u64) -> PageRecord {
     let around = ranges_around(slot, hva);
-    let own = maps::page(key, slot).map_or(decide::NO_RECORD, |page| *page);
-    if around.zap_ns != 0 {
-        // Inside a large zapped range the record stays as a mark: mapped again after that zap.
-        maps::put_page(key, &PageRecord { zap_ns: around.zap_ns, ..decide::NO_RECORD });
-    } else if own.zap_ns != 0 {
-        maps::drop_page(key);
+    let Some(page) = maps::page(key, slot) else {
+        if around.zap_ns != 0 {
+            // A mark inside a large zapped range: mapped again after that zap.
+            maps::put_page(key, &PageRecord { taken_ns: around.zap_ns, ..decide::NO_RECORD });
+        }
+        return decide::refault(decide::NO_RECORD, &around);
+    };
+    let own = *page;
+    if decide::is_late(&own, t0_ns) {
+        page.carried = own.carried.wrapping_add(1);
+        return decide::previous(&own);
     }
+    if decide::is_pending(&own) {
+        count(Gap::PageSettled);
+    }
+    page.carried = own.carry;
+    page.taken_ns = if own.zap_ns > around.zap_ns { own.zap_ns } else { around.zap_ns };
     decide::refault(own, &around)
 }
 
