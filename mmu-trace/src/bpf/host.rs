@@ -83,6 +83,12 @@ pub(super) fn has_kprobes() -> bool {
     Path::new(KPROBE_PMU).exists()
 }
 
+/// Whether there is nothing to trace yet but will be: KVM is not loaded, and nothing else is wrong.
+#[must_use]
+pub fn must_wait_for_kvm() -> bool {
+    !kvm_is_loaded() && find_obstacles().is_empty()
+}
+
 /// Whether KVM is loaded or built in.
 #[must_use]
 pub fn kvm_is_loaded() -> bool {

@@ -102,10 +102,10 @@ impl Tracer {
     fn start(&self) -> Result<(), CliError> {
         let mut state = self.lock();
         let State::Waiting(options) = &*state else { return Ok(()) };
-        if bpf::kvm_is_loaded() || !bpf::find_obstacles().is_empty() {
-            *state = State::Running(Box::new(start_tracer(*options)?));
-        } else {
+        if bpf::must_wait_for_kvm() {
             note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd)");
+        } else {
+            *state = State::Running(Box::new(start_tracer(*options)?));
         }
         Ok(())
     }

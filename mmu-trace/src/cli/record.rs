@@ -136,7 +136,7 @@ fn check_directory(output: &Path) -> Result<(), CliError> {
 
 /// KVM's functions can be hooked only once it is loaded.
 async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
-    if bpf::kvm_is_loaded() || !bpf::find_obstacles().is_empty() {
+    if !bpf::must_wait_for_kvm() {
         return Ok(());
     }
     note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd; Ctrl-C gives up)");

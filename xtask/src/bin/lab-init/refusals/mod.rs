@@ -117,8 +117,8 @@ impl Stage {
     }
 }
 
-/// Records a VM whose host side is busy until there is no room. Its guest rests: detaching from
-/// `kvm_mmu_page_fault` while a vCPU is in it has crashed this host (see the README's limits).
+/// Records a VM whose host side is busy until there is no room. Its guest rests: with
+/// a vCPU faulting, this case has crashed the host (see the README's limits).
 fn full_disk(vm: &mut Vmm) -> Result<Case> {
     fs::create_dir_all(FULL).with_context(|| format!("cannot create {FULL}"))?;
     mount("tmpfs", FULL, "tmpfs", MountFlags::empty(), FULL_SIZE)
