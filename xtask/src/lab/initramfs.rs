@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::binaries::Binaries;
 use super::modules;
-use super::packages::Unpacked;
+use super::packages::Kernel;
 
 /// Folders that process 1 mounts something on.
 const FOLDERS: &[&str] = &["bin", "dev", "modules", "out", "proc", "run", "sys", "tmp"];
@@ -12,7 +12,7 @@ const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 
 /// The whole image.
-pub(super) fn build(kernel: &Unpacked, binaries: &Binaries, with_tracer: bool) -> Result<Vec<u8>> {
+pub(super) fn build(kernel: &Kernel, binaries: &Binaries, with_tracer: bool) -> Result<Vec<u8>> {
     let mut cpio = Cpio::default();
     for folder in FOLDERS {
         cpio.entry(folder, S_IFDIR | 0o755, &[])?;
@@ -22,10 +22,12 @@ pub(super) fn build(kernel: &Unpacked, binaries: &Binaries, with_tracer: bool) -
         cpio.entry("bin/mmu-trace", S_IFREG | 0o755, &binaries.mmu_trace)?;
     }
     let order = modules::resolve(kernel)?;
-    for name in &order {
-        cpio.entry(&format!("modules/{name}"), S_IFREG | 0o644, &kernel.modules[name])?;
+    let mut names = String::new();
+    for (name, object) in &order {
+        cpio.entry(&format!("modules/{name}"), S_IFREG | 0o644, object)?;
+        names += &format!("{name}\n");
     }
-    cpio.entry("modules/order", S_IFREG | 0o644, order.join("\n").as_bytes())?;
+    cpio.entry("modules/order", S_IFREG | 0o644, names.as_bytes())?;
     cpio.finish()
 }
 

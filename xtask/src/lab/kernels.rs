@@ -1,40 +1,60 @@
 //! The kernels that the lab can boot.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 
-/// A part of a Debian archive.
-#[derive(Debug)]
-pub(super) struct Suite {
-    /// The folder on the mirror.
-    pub(super) archive: &'static str,
-    /// The suite's name.
-    pub(super) name: &'static str,
-}
+use super::packages::{Kernel as Unpacked, Package, Packages, Suite};
 
-/// One kernel of the lab.
+/// One generation of kernels.
 #[derive(Debug)]
 pub(super) struct Kernel {
     /// Its name for `--kernel`.
     pub(super) name: &'static str,
     /// Where to look for it; the newest of all of them is taken.
-    pub(super) suites: &'static [Suite],
-    /// The package's name up to its ABI number.
-    pub(super) package_prefix: &'static str,
-    /// The package's name after its ABI number.
-    pub(super) package_suffix: &'static str,
+    suites: &'static [Suite],
+    /// The package's name up to the part that differs between its versions.
+    package_prefix: &'static str,
 }
 
-/// The table. Later kernels have compressed modules and split packages: see `packages::unpack`.
-const KERNELS: &[Kernel] = &[Kernel {
-    name: "6.1",
-    suites: &[
-        Suite { archive: "debian", name: "bookworm" },
-        Suite { archive: "debian", name: "bookworm-updates" },
-        Suite { archive: "debian-security", name: "bookworm-security" },
-    ],
-    package_prefix: "linux-image-6.1.0-",
-    package_suffix: "-cloud-amd64",
-}];
+/// The flavour for virtual machines: small, and with everything that the lab needs.
+const PACKAGE_SUFFIX: &str = "-cloud-amd64";
+
+const fn debian(name: &'static str) -> Suite {
+    Suite { archive: "debian", name }
+}
+
+const fn security(name: &'static str) -> Suite {
+    Suite { archive: "debian-security", name }
+}
+
+const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "5.10",
+        suites: &[debian("bullseye"), security("bullseye-security")],
+        package_prefix: "linux-image-5.10.0-",
+    },
+    Kernel {
+        name: "6.1",
+        suites: &[debian("bookworm"), debian("bookworm-updates"), security("bookworm-security")],
+        package_prefix: "linux-image-6.1.0-",
+    },
+    Kernel {
+        name: "6.12",
+        suites: &[debian("trixie"), security("trixie-security"), debian("bookworm-backports")],
+        package_prefix: "linux-image-6.12.",
+    },
+    Kernel {
+        name: "6.18",
+        suites: &[debian("trixie-backports"), debian("forky"), debian("sid")],
+        package_prefix: "linux-image-6.18.",
+    },
+    Kernel {
+        name: "7",
+        suites: &[debian("trixie-backports"), debian("forky"), debian("sid")],
+        package_prefix: "linux-image-7.",
+    },
+];
 
 /// The kernel called `name`.
 pub(super) fn find(name: &str) -> Result<&'static Kernel> {
@@ -48,10 +68,29 @@ pub(super) fn find(name: &str) -> Result<&'static Kernel> {
 }
 
 impl Kernel {
-    /// The ABI number of `package`, if it is one of this kernel's images.
-    pub(super) fn abi(&self, package: &str) -> Option<u32> {
-        package.strip_prefix(self.package_prefix)?.strip_suffix(self.package_suffix)?.parse().ok()
+    /// The newest package of this kernel, if the mirror still offers one.
+    pub(super) fn resolve(&self, packages: &Packages) -> Result<Option<Package>> {
+        packages.newest(self.suites, |name| self.is_image(name))
     }
+
+    fn is_image(&self, package: &str) -> bool {
+        let version = package.strip_prefix(self.package_prefix).and_then(|p| p.strip_suffix(PACKAGE_SUFFIX));
+        version.is_some_and(|version| {
+            !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit() || b".+deb".contains(&b))
+        })
+    }
+}
+
+/// Fetches and unpacks the kernel of `image`. Newer kernels are split: their image package is empty
+/// and depends on the ones that hold the image and the modules.
+pub(super) fn unpack(packages: &Packages, image: &Package) -> Result<Unpacked> {
+    let mut debs: Vec<PathBuf> = vec![packages.file(image)?];
+    for name in image.depends() {
+        if name.starts_with("linux-binary-") || name.starts_with("linux-modules-") {
+            debs.push(packages.file(&packages.beside(image, name)?)?);
+        }
+    }
+    Unpacked::read(debs.iter().map(PathBuf::as_path))
 }
 
 #[cfg(test)]
@@ -61,9 +100,11 @@ mod tests {
     #[test]
     fn only_plain_images_count() {
         let kernel = find("6.1").unwrap();
-        assert_eq!(kernel.abi("linux-image-6.1.0-56-cloud-amd64"), Some(56));
-        assert_eq!(kernel.abi("linux-image-6.1.0-56-cloud-amd64-dbg"), None);
-        assert_eq!(kernel.abi("linux-image-6.1.0-56-rt-amd64"), None);
+        assert!(kernel.is_image("linux-image-6.1.0-56-cloud-amd64"));
+        assert!(!kernel.is_image("linux-image-6.1.0-56-cloud-amd64-dbg"));
+        assert!(!kernel.is_image("linux-image-6.1.0-56-rt-amd64"));
+        assert!(find("7").unwrap().is_image("linux-image-7.3.4+deb13-cloud-amd64"));
+        assert!(!find("6.12").unwrap().is_image("linux-image-6.12.9+deb13-rt-cloud-amd64"));
     }
 
     #[test]

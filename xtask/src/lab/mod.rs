@@ -10,6 +10,7 @@
 
 mod binaries;
 mod checks;
+mod emulator;
 mod initramfs;
 mod kernels;
 mod modules;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use self::checks::Tally;
+use self::{checks::Tally, emulator::Emulator, packages::Packages};
 use crate::tools;
 
 /// Arguments of `cargo xtask lab`.
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Record a second time, with kprobes only, and compare the two recordings.
     #[arg(long)]
     ladder: bool,
+    /// Instead of the phases: attach and detach this often while a guest faults.
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["serve", "ladder", "no_tracer"])]
+    storm: Option<u32>,
     /// Leave the tracer out: only check that the kernel behaves as the formulae say.
     #[arg(long, conflicts_with_all = ["serve", "ladder"])]
     no_tracer: bool,
@@ -58,6 +62,7 @@ impl Args {
             verbose: false,
             ladder: true,
             no_tracer: false,
+            storm: None,
         }
     }
 }
@@ -74,11 +79,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Runs the lab and counts its checks. An error means that it did not get as far as checking.
 pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     let kernel = kernels::find(&args.kernel)?;
-    qemu::ensure_installed()?;
     let lab_dir = tools::target_dir()?.join("lab");
-    let package = packages::fetch(kernel, &lab_dir.join("cache"))?;
-    let unpacked = packages::unpack(&package.path)?;
-    println!("lab: kernel {} ({} {})", unpacked.release, package.name, package.version);
+    let packages = Packages::new(&lab_dir.join("cache"))?;
+    let emulator = Emulator::find(&packages)?;
+    let Some(package) = kernel.resolve(&packages)? else {
+        bail!("the mirror offers no kernel {} any more", kernel.name)
+    };
+    let unpacked = kernels::unpack(&packages, &package)?;
+    println!("lab: kernel {} ({} {})", unpacked.release, package.name(), package.version());
     let binaries = binaries::build(&lab_dir.join("build"))?;
 
     let run_dir = lab_dir.join("run");
@@ -93,33 +101,37 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
         command_line: command_line(args),
         forward_port: args.serve,
     };
-    let console = qemu::run(&files, &options, &out.join("console.log"))?;
+    let console = qemu::run(&emulator, &files, &options, &out.join("console.log"))?;
     finish(args, &files.results, &out, console)
 }
 
 fn command_line(args: &Args) -> String {
     // Soft-lockup warnings are about the machine that emulates, not about the kernel inside.
-    let mut line = String::from("console=ttyS0 loglevel=5 nowatchdog panic=-1");
+    let mut line = String::from("console=ttyS0 loglevel=5 nowatchdog oops=panic panic=-1");
     if args.ladder {
         line += " lab.ladder=1";
     }
     if args.serve {
         line += " lab.serve=1";
     }
+    if let Some(times) = args.storm {
+        line += &format!(" lab.storm={times}");
+    }
     line
 }
 
 fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Result<Tally> {
-    let outputs = results::extract(disk, out)
-        .and_then(|()| checks::Outputs::load(out, args.ladder))
+    let groups = results::extract(disk, out)
+        .and_then(|()| match args.storm {
+            Some(times) => checks::run_storm(out, times),
+            None => Ok(checks::run(&checks::Outputs::load(out, args.ladder)?)),
+        })
         .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))
         .context("the lab did not get through")?;
     if let Ok(report) = std::fs::read_to_string(out.join("report.txt")) {
         println!("\n{report}");
     }
-    let mut groups = checks::run(&outputs);
-    groups.push(console.check());
-    let tally = checks::print(&groups);
+    let tally = checks::print(&[groups, vec![console.check()]].concat());
     println!("lab: everything is in {}", out.display());
     Ok(tally)
 }

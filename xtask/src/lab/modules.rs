@@ -1,38 +1,36 @@
 //! Which modules the lab loads, and in which order.
 
-use std::collections::BTreeMap;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use super::packages::Unpacked;
+use super::packages::Kernel;
 
 /// KVM for the emulated processor, the results disk, the network of `--serve`.
 const WANTED: &[&str] = &["kvm_amd", "virtio_pci", "virtio_blk", "virtio_net"];
 
-/// The modules to load, dependencies first. Packages hold no `modules.dep` (it is made when they are
-/// installed), so the dependencies come from the modules themselves.
-pub(super) fn resolve(kernel: &Unpacked) -> Result<Vec<String>> {
+/// The modules to load, dependencies first, with their object files. Packages hold no `modules.dep`
+/// (it is made when they are installed), so the dependencies come from the modules themselves.
+pub(super) fn resolve(kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>> {
     let mut order = Vec::new();
     for name in WANTED {
-        add(name, &kernel.modules, &kernel.builtin, &mut order)?;
+        add(name, &|name| kernel.module(name), &kernel.builtin, &mut order)?;
     }
     Ok(order)
 }
 
 fn add(
     name: &str,
-    modules: &BTreeMap<String, Vec<u8>>,
+    module: &impl Fn(&str) -> Result<Vec<u8>>,
     builtin: &[String],
-    order: &mut Vec<String>,
+    order: &mut Vec<(String, Vec<u8>)>,
 ) -> Result<()> {
-    if order.iter().any(|loaded| loaded == name) || builtin.iter().any(|b| b == name) {
+    if order.iter().any(|(loaded, _)| loaded == name) || builtin.iter().any(|b| b == name) {
         return Ok(());
     }
-    let module = modules.get(name).with_context(|| format!("the kernel package holds no module {name}"))?;
-    for dependency in dependencies(module) {
-        add(&dependency, modules, builtin, order)?;
+    let object = module(name)?;
+    for dependency in dependencies(&object) {
+        add(&dependency, module, builtin, order)?;
     }
-    order.push(name.to_owned());
+    order.push((name.to_owned(), object));
     Ok(())
 }
 
@@ -56,18 +54,22 @@ mod tests {
 
     #[test]
     fn dependencies_come_first_and_once() {
-        let modules = BTreeMap::from([
-            ("a".to_owned(), module("b,c-d")),
-            ("b".to_owned(), module("c_d")),
-            ("c_d".to_owned(), module("built")),
-        ]);
+        let find = |name: &str| {
+            Ok(match name {
+                "a" => module("b,c-d"),
+                "b" => module("c_d"),
+                _ => module("built"),
+            })
+        };
         let mut order = Vec::new();
-        add("a", &modules, &["built".to_owned()], &mut order).unwrap();
-        assert_eq!(order, ["c_d", "b", "a"]);
+        add("a", &find, &["built".to_owned()], &mut order).unwrap();
+        let names: Vec<&str> = order.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["c_d", "b", "a"]);
     }
 
     #[test]
     fn a_missing_module_is_an_error() {
-        assert!(add("x", &BTreeMap::new(), &[], &mut Vec::new()).is_err());
+        let none = |name: &str| anyhow::bail!("no module {name}");
+        assert!(add("x", &none, &[], &mut Vec::new()).is_err());
     }
 }

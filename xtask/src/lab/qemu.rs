@@ -13,10 +13,8 @@ use anyhow::{Context, Result, bail};
 use xtask::phase::DAEMON_PORT;
 
 use super::checks::{Check, Group};
-use crate::tools;
+use super::emulator::Emulator;
 
-const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
 /// No 5-level paging (old kvm-amd cannot nest it), no XSAVE (the emulator does not intercept a nested
 /// guest's XSETBV) and so no AVX, no protection keys; SVM on top of everything else it can emulate.
 const CPU: &str = "max,-la57,-xsave,-xsaveopt,-xgetbv1,-avx,-avx2,-fma,-f16c,-pku,+svm";
@@ -29,11 +27,6 @@ const ALARMS: &[&str] =
     &["Kernel panic", "BUG:", "kernel BUG at", "WARNING: CPU:", "Oops:", "general protection fault"];
 /// Progress lines of the lab's process 1.
 const PROGRESS: &str = "lab: ";
-
-/// Makes sure that QEMU is there.
-pub(super) fn ensure_installed() -> Result<()> {
-    tools::ensure_installed(PROGRAM, PACKAGE)
-}
 
 /// The files of one boot.
 pub(super) struct Files {
@@ -72,8 +65,8 @@ pub(super) struct Options {
 }
 
 /// Boots and waits for the end. A timeout kills the emulator.
-pub(super) fn run(files: &Files, options: &Options, log: &Path) -> Result<Console> {
-    let mut command = command(files, options);
+pub(super) fn run(emulator: &Emulator, files: &Files, options: &Options, log: &Path) -> Result<Console> {
+    let mut command = command(emulator, files, options);
     let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
     let stdout = child.stdout.take().context("the emulator has no console")?;
     let log = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -92,8 +85,8 @@ pub(super) fn run(files: &Files, options: &Options, log: &Path) -> Result<Consol
     Ok(console)
 }
 
-fn command(files: &Files, options: &Options) -> Command {
-    let mut command = Command::new(PROGRAM);
+fn command(emulator: &Emulator, files: &Files, options: &Options) -> Command {
+    let mut command = emulator.command();
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", "2048"])
@@ -130,7 +123,7 @@ fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<bool> {
     loop {
         if let Some(status) = child.try_wait()? {
             if !status.success() {
-                bail!("{PROGRAM} ended with {status}");
+                bail!("the emulator ended with {status}");
             }
             return Ok(false);
         }

@@ -15,7 +15,7 @@ use xtask::phase::{DAEMON_PORT, EARLY_VM, Step};
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
-use crate::{ksm, metrics, network, oracle, process, results};
+use crate::{ksm, metrics, network, oracle, process, results, storm};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const DAEMON_START: Duration = Duration::from_secs(90);
@@ -44,12 +44,19 @@ pub(crate) fn run() -> ! {
 struct Options {
     ladder: bool,
     serve: bool,
+    /// How often to attach and detach, instead of everything else.
+    storm: Option<u32>,
 }
 
 impl Options {
     fn parse(command_line: &str) -> Self {
         let has = |word| command_line.split_whitespace().any(|w| w == word);
-        Self { ladder: has("lab.ladder=1"), serve: has("lab.serve=1") }
+        let storm = command_line.split_whitespace().find_map(|w| w.strip_prefix("lab.storm="));
+        Self {
+            ladder: has("lab.ladder=1"),
+            serve: has("lab.serve=1"),
+            storm: storm.and_then(|times| times.parse().ok()),
+        }
     }
 }
 
@@ -58,7 +65,11 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
     mount_all()?;
     let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
     network::loopback_up()?;
-    let waiting = if has_tracer() && !options.serve { Some(BeforeKvm::start()?) } else { None };
+    let waiting = if has_tracer() && !options.serve && options.storm.is_none() {
+        Some(BeforeKvm::start()?)
+    } else {
+        None
+    };
     load_modules()?;
     let stage = waiting.map(BeforeKvm::finish).transpose()?;
     if options.serve {
@@ -81,6 +92,9 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         return Ok(());
     }
     let mut early = Vmm::start(EARLY_VM).context("the VM before the tracer")?;
+    if let Some(times) = options.storm {
+        return storm::run(early, times, steps);
+    }
     steps.push(save("doctor", &["doctor"], "doctor.txt")?);
     let daemon = start_daemon(options)?;
     if options.serve {

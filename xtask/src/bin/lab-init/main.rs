@@ -14,6 +14,7 @@ mod oracle;
 mod process;
 mod refusals;
 mod results;
+mod storm;
 mod vm;
 mod vmm;
 mod workload;

@@ -129,6 +129,14 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
     groups
 }
 
+/// The checks of a storm of `times` attachments.
+pub(super) fn run_storm(out: &Path, times: u32) -> Result<Vec<Group>> {
+    let ended: Vec<Step> = load(&out.join("steps.json"))?;
+    let mut group = steps(&ended);
+    group.checks.push(Check::equal("attachments", &times, &ended.len()));
+    Ok(vec![group])
+}
+
 fn steps(steps: &[Step]) -> Group {
     let checks = steps.iter().map(|step| Check::equal(&step.name, &0, &step.exit)).collect();
     Group { name: "exit codes".to_owned(), checks }

@@ -9,27 +9,29 @@ pub(super) struct Stanza {
     pub(super) package: String,
     /// `Version`.
     pub(super) version: String,
+    /// `Depends`, the names alone.
+    pub(super) depends: Vec<String>,
     /// `Filename`, relative to the archive.
     pub(super) filename: String,
     /// `SHA256` of the file.
     pub(super) sha256: String,
-    abi: u32,
 }
 
 impl Stanza {
-    /// Compares the ABI number, then the numbers of the version. Kernel versions hold nothing else
-    /// that orders them.
+    /// Compares the numbers of the versions, which is all that orders the packages of this lab.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
-        (self.abi, numbers(&self.version)) > (other.abi, numbers(&other.version))
+        numbers(&self.version) > numbers(&other.version)
     }
 }
 
-/// The newest package whose name has an ABI number.
-pub(super) fn newest(packages: &str, abi: impl Fn(&str) -> Option<u32>) -> Option<Stanza> {
+/// The newest package with a name that is wanted.
+pub(super) fn newest(packages: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Stanza> {
     let mut newest: Option<Stanza> = None;
     for text in packages.split("\n\n") {
-        let Some(number) = field(text, "Package").and_then(&abi) else { continue };
-        let Some(stanza) = parse_stanza(text, number) else { continue };
+        if !field(text, "Package").is_some_and(&is_wanted) {
+            continue;
+        }
+        let Some(stanza) = parse_stanza(text) else { continue };
         if newest.as_ref().is_none_or(|best| stanza.is_newer_than(best)) {
             newest = Some(stanza);
         }
@@ -52,14 +54,19 @@ pub(super) fn hash_of(release: &str, path: &str) -> Result<String> {
         .with_context(|| format!("the release file has no SHA256 of {path}"))
 }
 
-fn parse_stanza(text: &str, abi: u32) -> Option<Stanza> {
+fn parse_stanza(text: &str) -> Option<Stanza> {
     let owned = |name| field(text, name).map(str::to_owned);
+    let depends = field(text, "Depends").unwrap_or_default();
     Some(Stanza {
         package: owned("Package")?,
         version: owned("Version")?,
+        depends: depends
+            .split(',')
+            .filter_map(|one| one.split_whitespace().next())
+            .map(str::to_owned)
+            .collect(),
         filename: owned("Filename")?,
         sha256: owned("SHA256")?,
-        abi,
     })
 }
 
@@ -77,22 +84,19 @@ mod tests {
 
     const PACKAGES: &str = "Package: k-9\nVersion: 6.1.10-1\nFilename: pool/k9\nSHA256: aa\n\n\
         Package: k-10\nVersion: 6.1.99-1\nFilename: pool/k10\nSHA256: bb\n\n\
-        Package: k-10\nVersion: 6.1.100-2\nFilename: pool/k10b\nSHA256: cc\n\n\
+        Package: k-10\nVersion: 6.1.100-2\nDepends: a (= 1), b | c\nFilename: pool/k10b\nSHA256: cc\n\n\
         Package: other\nVersion: 9\nFilename: pool/o\nSHA256: dd\n";
-
-    fn abi(name: &str) -> Option<u32> {
-        name.strip_prefix("k-")?.parse().ok()
-    }
 
     #[test]
     fn numbers_are_compared_as_numbers() {
-        assert_eq!(newest(PACKAGES, abi).unwrap().sha256, "cc");
+        let newest = newest(PACKAGES, |name| name.starts_with("k-")).unwrap();
+        assert_eq!((newest.sha256.as_str(), newest.depends), ("cc", vec!["a".to_owned(), "b".to_owned()]));
     }
 
     #[test]
     fn no_such_package_is_none() {
-        assert_eq!(newest("", abi), None);
-        assert_eq!(newest("Package: other\nVersion: 1\n", abi), None);
+        assert_eq!(newest("", |_| true), None);
+        assert_eq!(newest(PACKAGES, |name| name == "k"), None);
     }
 
     #[test]

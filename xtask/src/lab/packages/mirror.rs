@@ -9,10 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::{
-    index,
+    Suite, index,
     sources::{self, MIRROR_VARIABLE},
 };
-use crate::lab::kernels::Suite;
 use crate::tools;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -28,6 +27,11 @@ impl Mirror {
     pub(super) fn new(cache: &Path) -> Result<Self> {
         fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
         Ok(Self { cache: cache.to_owned() })
+    }
+
+    /// Where files are kept.
+    pub(super) fn cache(&self) -> &Path {
+        &self.cache
     }
 
     /// The text of a suite's package index.

@@ -1,46 +1,123 @@
-//! Kernel packages from a Debian mirror: resolved from the suites' indexes, because a security suite
-//! drops a version when it has a newer one; verified from the archive's signature down to each file.
+//! Packages from a Debian mirror: resolved from the suites' indexes, because a security suite drops
+//! a version when it has a newer one; verified from the archive's signature down to each file.
 
 mod archive;
 mod index;
 mod mirror;
 mod sources;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
-pub(super) use self::archive::{Unpacked, unpack};
+pub(super) use self::archive::Kernel;
 use self::index::Stanza;
 use self::mirror::Mirror;
-use super::kernels::Kernel;
 
-/// A package in the cache.
-pub(super) struct Package {
-    /// Its name.
-    pub(super) name: String,
-    /// Its version.
-    pub(super) version: String,
-    /// The `.deb` file, its hash verified.
-    pub(super) path: PathBuf,
+/// A part of a Debian archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Suite {
+    /// The folder on the mirror.
+    pub(super) archive: &'static str,
+    /// The suite's name.
+    pub(super) name: &'static str,
 }
 
-/// Brings the newest package of `kernel` into `cache`.
-pub(super) fn fetch(kernel: &Kernel, cache: &Path) -> Result<Package> {
-    let mirror = Mirror::new(cache)?;
-    let mut newest: Option<(Stanza, &str)> = None;
-    for suite in kernel.suites {
-        let text = mirror.package_index(suite).with_context(|| format!("the index of {}", suite.name))?;
-        let found = index::newest(&text, |name| kernel.abi(name));
-        if let Some(stanza) = found
-            && newest.as_ref().is_none_or(|(best, _)| stanza.is_newer_than(best))
-        {
-            newest = Some((stanza, suite.archive));
-        }
+/// A package that a suite offers.
+#[derive(Clone, Debug)]
+pub(super) struct Package {
+    stanza: Stanza,
+    suite: Suite,
+}
+
+impl Package {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.stanza.package
     }
-    let (stanza, archive) = newest.with_context(|| {
-        format!("the mirror offers no {}*{}", kernel.package_prefix, kernel.package_suffix)
-    })?;
-    let path = mirror.file(archive, &stanza.filename, &stanza.sha256)?;
-    Ok(Package { name: stanza.package, version: stanza.version, path })
+
+    /// Its version.
+    pub(super) fn version(&self) -> &str {
+        &self.stanza.version
+    }
+
+    /// The names of the packages it depends on, the first of each alternative.
+    pub(super) fn depends(&self) -> &[String] {
+        &self.stanza.depends
+    }
+}
+
+/// What a mirror offers, with the cache in front of it.
+pub(super) struct Packages {
+    mirror: Mirror,
+    indexes: RefCell<HashMap<&'static str, Rc<str>>>,
+}
+
+impl Packages {
+    /// The mirror of the environment, cached in `cache`.
+    pub(super) fn new(cache: &Path) -> Result<Self> {
+        Ok(Self { mirror: Mirror::new(cache)?, indexes: RefCell::default() })
+    }
+
+    /// The newest package of `suites` with a name that is wanted.
+    pub(super) fn newest(
+        &self,
+        suites: &[Suite],
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Option<Package>> {
+        let mut newest: Option<Package> = None;
+        for suite in suites {
+            let found = index::newest(&self.index(*suite)?, &is_wanted);
+            if let Some(stanza) = found
+                && newest.as_ref().is_none_or(|best| stanza.is_newer_than(&best.stanza))
+            {
+                newest = Some(Package { stanza, suite: *suite });
+            }
+        }
+        Ok(newest)
+    }
+
+    /// A package of the same suite.
+    pub(super) fn beside(&self, package: &Package, name: &str) -> Result<Package> {
+        let found = self.newest(&[package.suite], |other| other == name)?;
+        found.with_context(|| format!("{} has no package {name}", package.suite.name))
+    }
+
+    /// The `.deb` file, verified.
+    pub(super) fn file(&self, package: &Package) -> Result<PathBuf> {
+        self.mirror.file(package.suite.archive, &package.stanza.filename, &package.stanza.sha256)
+    }
+
+    /// A folder with the contents of all of `packages` in it. It is made once.
+    pub(super) fn tree(&self, packages: &[Package]) -> Result<PathBuf> {
+        let files = packages.iter().map(|package| self.file(package)).collect::<Result<Vec<_>>>()?;
+        let names = packages.iter().map(|p| format!("{}_{}", p.name(), p.version()));
+        let name = names.collect::<Vec<_>>().join("+").replace(':', "%3a");
+        let tree = self.mirror.cache().join(name);
+        if !tree.exists() {
+            let partial = self.mirror.cache().join("tree.part");
+            if partial.exists() {
+                std::fs::remove_dir_all(&partial)?;
+            }
+            for file in &files {
+                archive::extract(file, &partial)?;
+            }
+            std::fs::rename(&partial, &tree)?;
+        }
+        Ok(tree)
+    }
+
+    fn index(&self, suite: Suite) -> Result<Rc<str>> {
+        if let Some(text) = self.indexes.borrow().get(suite.name) {
+            return Ok(text.clone());
+        }
+        let text =
+            self.mirror.package_index(&suite).with_context(|| format!("the index of {}", suite.name))?;
+        let text: Rc<str> = text.into();
+        self.indexes.borrow_mut().insert(suite.name, text.clone());
+        Ok(text)
+    }
 }

@@ -1,0 +1,92 @@
+//! Which QEMU emulates the lab's hosts.
+//!
+//! QEMU 7.2, the one of Debian 12, may run code as it was before another CPU patched it. Linux
+//! patches its own code whenever a probe comes or goes: with it `--storm` ended in an oops or a hang
+//! in 4 of 4 runs, at the latest after six attachments, each time at the entry of a function that was
+//! being patched. QEMU 10.0 went through 60 attachments, and 7.2 through 20 with one thread for all
+//! CPUs. An older one is therefore not used: a newer one is taken from Debian's backports, unpacked
+//! beside the kernels and not installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::packages::{Packages, Suite};
+use crate::tools;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+/// Installs the libraries that the program needs too.
+const PACKAGE: &str = "qemu-system-x86";
+/// The oldest major version that is used as it is installed.
+const MIN_MAJOR: u32 = 10;
+const NEWER: Suite = Suite { archive: "debian", name: "bookworm-backports" };
+const NEWER_PACKAGES: [&str; 3] = [PACKAGE, "qemu-system-data", "seabios"];
+
+/// A QEMU that can be trusted with several CPUs.
+pub(super) struct Emulator {
+    program: PathBuf,
+    firmware: Vec<PathBuf>,
+}
+
+impl Emulator {
+    /// The installed one, or a newer one.
+    pub(super) fn find(packages: &Packages) -> Result<Self> {
+        tools::ensure_installed(PROGRAM, PACKAGE)?;
+        let installed = Self { program: PROGRAM.into(), firmware: Vec::new() };
+        if installed.major()? >= MIN_MAJOR {
+            return Ok(installed);
+        }
+        let mut newer = Vec::new();
+        for name in NEWER_PACKAGES {
+            let found = packages.newest(&[NEWER], |other| other == name)?;
+            newer.push(found.with_context(|| format!("{} has no package {name}", NEWER.name))?);
+        }
+        println!("lab: {} {} instead of the installed one", newer[0].name(), newer[0].version());
+        let tree = packages.tree(&newer)?;
+        let usr = |path| tree.join("usr").join(path);
+        let emulator = Self {
+            program: usr(Path::new("bin").join(PROGRAM)),
+            firmware: vec![usr("share/seabios".into()), usr("share/qemu".into())],
+        };
+        let major = emulator.major()?;
+        ensure!(major >= MIN_MAJOR, "{} has QEMU {major} only", NEWER.name);
+        Ok(emulator)
+    }
+
+    /// The start of its command line.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        for folder in &self.firmware {
+            command.arg("-L").arg(folder);
+        }
+        command
+    }
+
+    fn major(&self) -> Result<u32> {
+        let output = Command::new(&self.program).arg("--version").output();
+        let output = output.with_context(|| format!("cannot run {}", self.program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        major(&text).with_context(|| {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            format!("{} does not tell its version: {text}{errors}", self.program.display())
+        })
+    }
+}
+
+/// The first number after `version` in what `--version` prints.
+fn major(text: &str) -> Option<u32> {
+    text.split("version ").nth(1)?.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read() {
+        assert_eq!(major("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\n"), Some(10));
+        assert_eq!(major("QEMU emulator version 7.2.22\n"), Some(7));
+        assert_eq!(major("something else"), None);
+    }
+}
