@@ -31,23 +31,45 @@ pub const LAB_VM: Identity = Identity { name: "lab", uuid: "11111111-2222-3333-4
 /// An idle VM that runs before the tracer does, and must be found all the same.
 pub const EARLY_VM: Identity = Identity { name: "early", uuid: "66666666-7777-8888-9999-000000000000" };
 
-/// Functions whose calls the kernel itself counts for us, through tracefs kprobe events. All of them
-/// must exist: without them there is nothing to compare with.
+/// A function whose calls the kernel itself counts for us, through tracefs kprobe events.
 ///
 /// Entry probes only. A return probe would replace the return address, and the tracer reads callers.
-pub const COUNTED_FUNCTIONS: &[&str] = &[
-    "__mmu_notifier_change_pte",
-    "__mmu_notifier_invalidate_range_start",
-    "__mmu_notifier_invalidate_range_end",
-    "write_protect_page",
-    "break_cow",
-    "kvm_mmu_page_fault",
-    "kvm_unmap_gfn_range",
-    "kvm_set_spte_gfn",
-    "kvm_flush_remote_tlbs",
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// The counter's name.
+    pub name: &'static str,
+    /// What kernels call the function; the first that a kernel has is counted.
+    pub symbols: &'static [&'static str],
+    /// Whether it came and went with `change_pte`. Every other one must exist: without it there is
+    /// nothing to compare with.
+    pub belongs_to_change_pte: bool,
+}
+
+/// All of them.
+pub const COUNTED: &[Counted] = &[
+    Counted { belongs_to_change_pte: true, ..counted("change_pte", &["__mmu_notifier_change_pte"]) },
+    counted("range_start", &["__mmu_notifier_invalidate_range_start"]),
+    counted("range_end", &["__mmu_notifier_invalidate_range_end"]),
+    counted("write_protect_page", &["write_protect_page"]),
+    counted("break_cow", &["break_cow"]),
+    counted("page_fault", &["kvm_mmu_page_fault"]),
+    counted("kvm_unmap", &["kvm_unmap_gfn_range", UNMAP_BY_HVA]),
+    Counted {
+        belongs_to_change_pte: true,
+        ..counted("kvm_set_spte", &["kvm_set_spte_gfn", SET_SPTE_BY_HVA])
+    },
+    counted("kvm_flush", &["kvm_flush_remote_tlbs"]),
 ];
 
-/// KVM's statistics in debugfs, summed over all VMs.
+/// Up to 5.12 KVM's handlers take any range of the VMM's address space, guest memory or not.
+const UNMAP_BY_HVA: &str = "kvm_unmap_hva_range";
+const SET_SPTE_BY_HVA: &str = "kvm_set_spte_hva";
+
+const fn counted(name: &'static str, symbols: &'static [&'static str]) -> Counted {
+    Counted { name, symbols, belongs_to_change_pte: false }
+}
+
+/// KVM's statistics in debugfs, summed over all VMs. Only the first exists on every kernel.
 pub const KVM_COUNTERS: &[&str] = &["pf_fixed", "pf_taken", "pf_spurious", "pf_emulate", "exits"];
 
 /// KSM's files in sysfs.
@@ -167,10 +189,10 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// How often the kernel called `function`, if it was counted.
+    /// How often the kernel called the function counted as `name`, if it has it.
     #[must_use]
-    pub fn calls(&self, function: &str) -> Option<i64> {
-        self.oracle.get(&format!("kprobe:{function}")).copied()
+    pub fn calls(&self, name: &str) -> Option<i64> {
+        self.oracle.get(&format!("calls:{name}")).copied()
     }
 }
 
@@ -179,6 +201,10 @@ impl Phase {
 pub struct Run {
     /// `uname -r` of the lab.
     pub kernel: String,
+    /// The MMU that KVM gives new VMs.
+    pub mmu: Mmu,
+    /// Counter name to the function that was counted.
+    pub functions: BTreeMap<String, String>,
     /// N, the pages of the guest.
     pub pages: i64,
     /// M, the mergeable pages outside its memslots.
@@ -191,6 +217,42 @@ pub struct Run {
     pub kvm_at_end: Counts,
     /// Hits that the kernel's own kprobes missed; anything but 0 makes the counts worthless.
     pub oracle_misses: i64,
+}
+
+impl Run {
+    /// Whether this kernel still has `change_pte`.
+    #[must_use]
+    pub fn has_change_pte(&self) -> bool {
+        self.functions.contains_key("change_pte")
+    }
+
+    /// Whether KVM's handlers are called for guest memory only.
+    #[must_use]
+    pub fn handlers_see_guest_memory_only(&self) -> bool {
+        let seen = |symbol: &str| self.functions.values().any(|function| function == symbol);
+        !seen(UNMAP_BY_HVA) && !seen(SET_SPTE_BY_HVA)
+    }
+}
+
+/// Which of KVM's MMUs builds a VM's page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Mmu {
+    /// The one of two-dimensional paging, the default from 5.15 on.
+    Tdp,
+    /// The older one, with reverse maps.
+    Rmap,
+}
+
+impl Mmu {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tdp => "tdp",
+            Self::Rmap => "rmap",
+        }
+    }
 }
 
 /// How a program that `lab-init` started ended.

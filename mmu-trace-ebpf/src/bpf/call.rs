@@ -41,13 +41,25 @@ impl Entry {
         Some(Self { args: read::at(ctx.as_ptr() as u64)?, caller: 0 })
     }
 
-    /// Also finds the caller: the trampoline's frame lies behind the arguments on the same stack,
-    /// then the return address into the hooked function (known by its value), then the caller's.
+    /// Also finds the caller, in the frame of the trampoline (`arch_prepare_bpf_trampoline`), which
+    /// lies behind the arguments on the same stack:
+    ///
+    /// ```text
+    /// arguments | return value, with fexit only | saved rbp | return address(es)
+    /// ```
+    /// A function calls its trampoline, so that the return address into the function, known by its
+    /// value, stands before the caller's. From Linux 6.19 on it jumps to one that serves fexit as
+    /// well, and the caller's is the only one.
     #[inline(always)]
-    pub(super) fn from_fentry_with_caller(ctx: &FEntryContext, function: usize) -> Option<Self> {
+    pub(super) fn from_fentry_with_caller(
+        ctx: &FEntryContext,
+        function: usize,
+        n_args: usize,
+    ) -> Option<Self> {
         let words: [u64; CONTEXT_WORDS] = read::at(ctx.as_ptr() as u64)?;
         let function = config::function(function);
-        let mut caller = 0;
+        let jumped = words[n_args + 2];
+        let mut caller = if is_near(jumped, function) { jumped } else { 0 };
         let mut index = CONTEXT_WORDS - 1;
         while function != 0 && index > 1 {
             if words[index - 1].wrapping_sub(function) <= MAX_PATCH_LEN {
@@ -114,6 +126,13 @@ impl Exit {
     }
 }
 
+/// Whether an address may be kernel or module code, all of which lies within 2 GiB on x86-64.
+#[inline(always)]
+fn is_near(addr: u64, function: u64) -> bool {
+    const REACH: u64 = 1 << 31;
+    function != 0 && addr.wrapping_sub(function).wrapping_add(REACH) < 2 * REACH
+}
+
 /// Declares the fentry and kprobe programs of a hook at a function's entry.
 macro_rules! entry_hook {
     ($fentry:ident, $kprobe:ident, $body:path) => {
@@ -131,12 +150,13 @@ macro_rules! entry_hook {
     };
 }
 
-/// The same for a function whose caller is wanted; `$function` indexes `abi::function`.
+/// The same for a function whose caller is wanted; `$function` indexes `abi::function`, `$n_args` is
+/// how many arguments it takes.
 macro_rules! caller_hook {
-    ($fentry:ident, $kprobe:ident, $function:expr, $body:path) => {
+    ($fentry:ident, $kprobe:ident, $function:expr, $n_args:expr, $body:path) => {
         #[aya_ebpf::macros::fentry]
         fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
-            let call = $crate::bpf::call::Entry::from_fentry_with_caller(&ctx, $function);
+            let call = $crate::bpf::call::Entry::from_fentry_with_caller(&ctx, $function, $n_args);
             let _ = call.and_then(|call| $body(&call));
             0
         }

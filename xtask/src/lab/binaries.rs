@@ -20,7 +20,6 @@ pub(super) struct Binaries {
 
 /// Builds both in `target_dir`.
 pub(super) fn build(target_dir: &Path) -> Result<Binaries> {
-    println!("lab: building the static programs");
     let mut cargo = tools::cargo()?;
     cargo
         .args(["build", "--release", "--target", TARGET])

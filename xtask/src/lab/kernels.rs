@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use xtask::phase::Mmu;
 
 use super::packages::{Kernel as Unpacked, Package, Packages, Suite};
 
@@ -15,6 +16,36 @@ pub(super) struct Kernel {
     suites: &'static [Suite],
     /// The package's name up to the part that differs between its versions.
     package_prefix: &'static str,
+    /// Whether kvm.ko has BTF, so that fentry and kprobes can be compared.
+    pub(super) has_module_btf: bool,
+    /// The MMUs of a full run; `None` is the kernel's default.
+    mmus: &'static [Option<Mmu>],
+}
+
+/// A kernel with an MMU: one boot of the lab.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    /// The kernel.
+    pub(super) kernel: &'static Kernel,
+    /// The MMU, where it is not the kernel's default.
+    pub(super) mmu: Option<Mmu>,
+}
+
+impl Target {
+    /// Its name, also that of its results.
+    pub(super) fn name(self) -> String {
+        match self.mmu {
+            None => self.kernel.name.to_owned(),
+            Some(mmu) => format!("{}-{}", self.kernel.name, mmu.name()),
+        }
+    }
+}
+
+/// Every kernel with each of its MMUs.
+pub(super) fn all() -> Vec<Target> {
+    let targets =
+        KERNELS.iter().flat_map(|kernel| kernel.mmus.iter().map(move |&mmu| Target { kernel, mmu }));
+    targets.collect()
 }
 
 /// The flavour for virtual machines: small, and with everything that the lab needs.
@@ -33,26 +64,36 @@ const KERNELS: &[Kernel] = &[
         name: "5.10",
         suites: &[debian("bullseye"), security("bullseye-security")],
         package_prefix: "linux-image-5.10.0-",
+        has_module_btf: false,
+        mmus: &[None, Some(Mmu::Tdp)],
     },
     Kernel {
         name: "6.1",
         suites: &[debian("bookworm"), debian("bookworm-updates"), security("bookworm-security")],
         package_prefix: "linux-image-6.1.0-",
+        has_module_btf: true,
+        mmus: &[None, Some(Mmu::Rmap)],
     },
     Kernel {
         name: "6.12",
         suites: &[debian("trixie"), security("trixie-security"), debian("bookworm-backports")],
         package_prefix: "linux-image-6.12.",
+        has_module_btf: true,
+        mmus: &[None],
     },
     Kernel {
         name: "6.18",
         suites: &[debian("trixie-backports"), debian("forky"), debian("sid")],
         package_prefix: "linux-image-6.18.",
+        has_module_btf: true,
+        mmus: &[None],
     },
     Kernel {
         name: "7",
         suites: &[debian("trixie-backports"), debian("forky"), debian("sid")],
         package_prefix: "linux-image-7.",
+        has_module_btf: true,
+        mmus: &[None],
     },
 ];
 
@@ -81,13 +122,19 @@ impl Kernel {
     }
 }
 
+/// The image, the modules, and the list of what is built in.
+const PARTS: [&str; 3] = ["linux-binary-", "linux-modules-", "linux-base-"];
+
 /// Fetches and unpacks the kernel of `image`. Newer kernels are split: their image package is empty
 /// and depends on the ones that hold the image and the modules.
 pub(super) fn unpack(packages: &Packages, image: &Package) -> Result<Unpacked> {
     let mut debs: Vec<PathBuf> = vec![packages.file(image)?];
     for name in image.depends() {
-        if name.starts_with("linux-binary-") || name.starts_with("linux-modules-") {
-            debs.push(packages.file(&packages.beside(image, name)?)?);
+        if PARTS.iter().any(|part| name.starts_with(part)) {
+            // What is missing and matters is missed when they are read.
+            if let Some(part) = packages.beside(image, name)? {
+                debs.push(packages.file(&part)?);
+            }
         }
     }
     Unpacked::read(debs.iter().map(PathBuf::as_path))

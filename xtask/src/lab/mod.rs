@@ -18,20 +18,24 @@ mod packages;
 mod qemu;
 mod results;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use xtask::phase::Mmu;
 
-use self::{checks::Tally, emulator::Emulator, packages::Packages};
+use self::{binaries::Binaries, checks::Tally, emulator::Emulator, kernels::Target, packages::Packages};
 use crate::tools;
 
 /// Arguments of `cargo xtask lab`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The kernel to boot.
+    /// The kernel to boot: 5.10, 6.1, 6.12, 6.18, 7, or all.
     #[arg(long, default_value = "6.1")]
     kernel: String,
+    /// KVM's MMU, where it is not to be the kernel's default.
+    #[arg(long, value_enum)]
+    mmu: Option<Mmu>,
     /// Keep the workload going and forward the daemon's port to 127.0.0.1:9948, until Ctrl-C.
     #[arg(long)]
     serve: bool,
@@ -44,6 +48,9 @@ pub(crate) struct Args {
     /// Record a second time, with kprobes only, and compare the two recordings.
     #[arg(long)]
     ladder: bool,
+    /// Leave out what the tracer must refuse or survive.
+    #[arg(long)]
+    short: bool,
     /// Instead of the phases: attach and detach this often while a guest faults.
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["serve", "ladder", "no_tracer"])]
     storm: Option<u32>,
@@ -52,20 +59,49 @@ pub(crate) struct Args {
     no_tracer: bool,
 }
 
+/// What `--kernel` calls all of them.
+const ALL: &str = "all";
+/// A matrix of fewer kernel generations proves too little.
+const MIN_GENERATIONS: usize = 4;
+
 impl Args {
     /// What `cargo xtask ci` runs.
     pub(crate) fn for_ci() -> Self {
         Self {
-            kernel: "6.1".to_owned(),
+            kernel: ALL.to_owned(),
+            mmu: None,
             serve: false,
             timeout: 600,
             verbose: false,
             ladder: true,
-            no_tracer: false,
+            short: false,
             storm: None,
+            no_tracer: false,
+        }
+    }
+
+    fn targets(&self) -> Result<Vec<Target>> {
+        if self.kernel == ALL {
+            ensure!(!self.serve, "--serve needs one kernel");
+            ensure!(self.mmu.is_none(), "--kernel all chooses the MMUs itself");
+            return Ok(kernels::all());
+        }
+        Ok(vec![Target { kernel: kernels::find(&self.kernel)?, mmu: self.mmu }])
+    }
+
+    /// What one boot of a matrix does: the refusals once, the ladder where there are two steps.
+    fn of(&self, target: Target) -> Self {
+        let is_reference = target.name() == REFERENCE;
+        Self {
+            ladder: self.ladder && target.kernel.has_module_btf,
+            short: self.short || !is_reference,
+            ..self.clone()
         }
     }
 }
+
+/// The one of a matrix in which everything is tried.
+const REFERENCE: &str = "6.1";
 
 /// Runs the lab; any check that fails is an error.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -78,38 +114,85 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Runs the lab and counts its checks. An error means that it did not get as far as checking.
 pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
-    let kernel = kernels::find(&args.kernel)?;
-    let lab_dir = tools::target_dir()?.join("lab");
-    let packages = Packages::new(&lab_dir.join("cache"))?;
-    let emulator = Emulator::find(&packages)?;
-    let Some(package) = kernel.resolve(&packages)? else {
-        bail!("the mirror offers no kernel {} any more", kernel.name)
-    };
-    let unpacked = kernels::unpack(&packages, &package)?;
-    println!("lab: kernel {} ({} {})", unpacked.release, package.name(), package.version());
-    let binaries = binaries::build(&lab_dir.join("build"))?;
-
-    let run_dir = lab_dir.join("run");
-    std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
-    let image = initramfs::build(&unpacked, &binaries, !args.no_tracer)?;
-    let files = qemu::Files::write(&run_dir, &unpacked.image, &image)?;
-    let out = tools::repository()?.join("lab-out").join(kernel.name);
-    results::clear(&out)?;
-    let options = qemu::Options {
-        timeout: (!args.serve).then(|| Duration::from_secs(args.timeout)),
-        verbose: args.verbose,
-        command_line: command_line(args),
-        forward_port: args.serve,
-    };
-    let console = qemu::run(&emulator, &files, &options, &out.join("console.log"))?;
-    finish(args, &files.results, &out, console)
+    let targets = args.targets()?;
+    let lab = Lab::prepare()?;
+    if let [target] = targets.as_slice() {
+        let tally = lab.boot(*target, args)?;
+        return tally.with_context(|| format!("the mirror offers no kernel {} any more", args.kernel));
+    }
+    let mut total = Tally::default();
+    let mut generations = Vec::new();
+    for target in targets {
+        println!("\n---- {}", target.name());
+        match lab.boot(target, &args.of(target)) {
+            Ok(Some(tally)) => {
+                total.add(tally);
+                generations.push(target.kernel.name);
+            }
+            Ok(None) => println!("lab: {} not run: the mirror offers no such kernel any more", target.name()),
+            Err(error) => {
+                println!("{error:#}");
+                total.failed += 1;
+            }
+        }
+    }
+    generations.dedup();
+    println!("\nlab: kernels run: {}", generations.join(", "));
+    ensure!(generations.len() >= MIN_GENERATIONS, "fewer than {MIN_GENERATIONS} generations of kernels ran");
+    Ok(total)
 }
 
-fn command_line(args: &Args) -> String {
+/// What every boot needs.
+struct Lab {
+    folder: PathBuf,
+    packages: Packages,
+    emulator: Emulator,
+    binaries: Binaries,
+}
+
+impl Lab {
+    fn prepare() -> Result<Self> {
+        let folder = tools::target_dir()?.join("lab");
+        let packages = Packages::new(&folder.join("cache"))?;
+        let emulator = Emulator::find(&packages)?;
+        println!("lab: building the static programs");
+        let binaries = binaries::build(&folder.join("build"))?;
+        Ok(Self { folder, packages, emulator, binaries })
+    }
+
+    /// One boot with its checks; `None` if the mirror has no such kernel.
+    fn boot(&self, target: Target, args: &Args) -> Result<Option<Tally>> {
+        let Some(package) = target.kernel.resolve(&self.packages)? else { return Ok(None) };
+        let kernel = kernels::unpack(&self.packages, &package)?;
+        println!("lab: kernel {} ({} {})", kernel.release, package.name(), package.version());
+        let run_dir = self.folder.join("run");
+        std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
+        let image = initramfs::build(&kernel, &self.binaries, !args.no_tracer)?;
+        let files = qemu::Files::write(&run_dir, &kernel.image, &image)?;
+        let out = tools::repository()?.join("lab-out").join(target.name());
+        results::clear(&out)?;
+        let options = qemu::Options {
+            timeout: (!args.serve).then(|| Duration::from_secs(args.timeout)),
+            verbose: args.verbose,
+            command_line: command_line(target, args),
+            forward_port: args.serve,
+        };
+        let console = qemu::run(&self.emulator, &files, &options, &out.join("console.log"))?;
+        finish(args, &files.results, &out, console).map(Some)
+    }
+}
+
+fn command_line(target: Target, args: &Args) -> String {
     // Soft-lockup warnings are about the machine that emulates, not about the kernel inside.
     let mut line = String::from("console=ttyS0 loglevel=5 nowatchdog oops=panic panic=-1");
+    if let Some(mmu) = target.mmu {
+        line += &format!(" lab.mmu={}", mmu.name());
+    }
     if args.ladder {
         line += " lab.ladder=1";
+    }
+    if args.short {
+        line += " lab.short=1";
     }
     if args.serve {
         line += " lab.serve=1";
@@ -124,7 +207,7 @@ fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Resul
     let groups = results::extract(disk, out)
         .and_then(|()| match args.storm {
             Some(times) => checks::run_storm(out, times),
-            None => Ok(checks::run(&checks::Outputs::load(out, args.ladder)?)),
+            None => Ok(checks::run(&checks::Outputs::load(out, args.ladder, args.short)?)),
         })
         .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))
         .context("the lab did not get through")?;

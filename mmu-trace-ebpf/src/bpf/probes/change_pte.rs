@@ -27,7 +27,7 @@ use super::{
     invalidate,
 };
 
-caller_hook!(fe_change_pte, kp_change_pte, function::CHANGE_PTE, entry_probe);
+caller_hook!(fe_change_pte, kp_change_pte, function::CHANGE_PTE, 3, entry_probe);
 exit_hook!(fx_change_pte, kr_change_pte, returned);
 entry_hook!(fe_kvm_cp, kp_kvm_cp, subscriber_probe);
 entry_hook!(fe_set_spte, kp_set_spte, handler_probe);

@@ -30,7 +30,7 @@ use super::{
     change_pte,
 };
 
-caller_hook!(fe_range_start, kp_range_start, function::RANGE_START, start_probe);
+caller_hook!(fe_range_start, kp_range_start, function::RANGE_START, 1, start_probe);
 exit_hook!(fx_range_start, kr_range_start, arg::N_RANGE_START, start_failed);
 entry_hook!(fe_range_end, kp_range_end, end_probe);
 

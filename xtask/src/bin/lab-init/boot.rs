@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
-use xtask::phase::{DAEMON_PORT, EARLY_VM, Step};
+use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
 
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
@@ -46,16 +46,22 @@ struct Options {
     serve: bool,
     /// How often to attach and detach, instead of everything else.
     storm: Option<u32>,
+    /// Leave the refusals out.
+    short: bool,
+    /// The value of kvm's parameter `tdp_mmu`, where it is not the kernel's default.
+    tdp_mmu: Option<bool>,
 }
 
 impl Options {
     fn parse(command_line: &str) -> Self {
         let has = |word| command_line.split_whitespace().any(|w| w == word);
-        let storm = command_line.split_whitespace().find_map(|w| w.strip_prefix("lab.storm="));
+        let value = |key| command_line.split_whitespace().find_map(|w| w.strip_prefix(key));
         Self {
             ladder: has("lab.ladder=1"),
             serve: has("lab.serve=1"),
-            storm: storm.and_then(|times| times.parse().ok()),
+            storm: value("lab.storm=").and_then(|times: &str| times.parse().ok()),
+            short: has("lab.short=1"),
+            tdp_mmu: value("lab.mmu=").map(|mmu: &str| mmu == Mmu::Tdp.name()),
         }
     }
 }
@@ -65,12 +71,9 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
     mount_all()?;
     let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
     network::loopback_up()?;
-    let waiting = if has_tracer() && !options.serve && options.storm.is_none() {
-        Some(BeforeKvm::start()?)
-    } else {
-        None
-    };
-    load_modules()?;
+    let refuses = has_tracer() && !options.serve && !options.short && options.storm.is_none();
+    let waiting = if refuses { Some(BeforeKvm::start()?) } else { None };
+    load_modules(options.tdp_mmu)?;
     let stage = waiting.map(BeforeKvm::finish).transpose()?;
     if options.serve {
         network::ethernet_up("eth0", ADDRESS)?;
@@ -196,12 +199,17 @@ fn mount_all() -> Result<()> {
 }
 
 /// Loads what `/modules` lists, in its order: dependencies come first.
-fn load_modules() -> Result<()> {
+fn load_modules(tdp_mmu: Option<bool>) -> Result<()> {
     let list = fs::read_to_string("/modules/order").context("cannot read the list of modules")?;
     for name in list.lines() {
         let module =
             File::open(Path::new("/modules").join(name)).with_context(|| format!("no module {name}"))?;
-        finit_module(&module, c"", 0).with_context(|| format!("cannot load {name}"))?;
+        let parameters = match tdp_mmu {
+            Some(true) if name == "kvm" => c"tdp_mmu=1",
+            Some(false) if name == "kvm" => c"tdp_mmu=0",
+            _ => c"",
+        };
+        finit_module(&module, parameters, 0).with_context(|| format!("cannot load {name}"))?;
     }
     Ok(())
 }

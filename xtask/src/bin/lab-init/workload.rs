@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use xtask::phase::{LAB_VM, PLAN, Phase, PhaseKind, Run, Series};
+use xtask::phase::{LAB_VM, Mmu, PLAN, Phase, PhaseKind, Run, Series};
 
 use crate::vmm::{N_OUTSIDE_PAGES, N_PAGES, Vmm};
 use crate::{ksm, metrics, oracle, process};
@@ -55,6 +55,8 @@ fn run_once() -> Result<Run> {
     let kvm_at_end = oracle::delta(&first.counts, &at_end.counts);
     Ok(Run {
         kernel: process::kernel_release()?,
+        mmu: kvm_mmu(),
+        functions: oracle::functions()?,
         pages: N_PAGES as i64,
         outside_pages: N_OUTSIDE_PAGES as i64,
         phases,
@@ -62,6 +64,14 @@ fn run_once() -> Result<Run> {
         kvm_at_end: kvm_at_end.into_iter().filter(|(name, _)| name.starts_with("kvm:")).collect(),
         oracle_misses: last.misses,
     })
+}
+
+/// The MMU of new VMs. Kernels without the parameter have the rmap MMU only.
+fn kvm_mmu() -> Mmu {
+    match fs::read_to_string("/sys/module/kvm/parameters/tdp_mmu") {
+        Ok(value) if value.trim() == "Y" => Mmu::Tdp,
+        _ => Mmu::Rmap,
+    }
 }
 
 /// What only shows while the VM lives: the list of VMs and the daemon's series of this VM.

@@ -10,7 +10,7 @@ use super::{Check, total};
 pub(super) fn check(run: &Run, report: &Value) -> Vec<Check> {
     let mut checks = against_kernel(run, report);
     checks.extend(against_daemon(run, report));
-    checks.extend(the_vm(report));
+    checks.extend(the_vm(run, report));
     checks.extend(quality(report));
     checks
 }
@@ -95,11 +95,29 @@ fn sum_of_object(report: &Value, pointer: &str) -> Option<i64> {
 }
 
 fn against_kernel(run: &Run, report: &Value) -> Vec<Check> {
-    let calls = total(run, "__mmu_notifier_change_pte");
-    let in_guest = total(run, "kvm_set_spte_gfn");
+    let mut checks = vec![
+        Check::numbers("invalidations = kernel's calls", Some(total(run, "range_start")), ranges(report)),
+        Check::numbers(
+            "page_faults.total = kernel's calls",
+            Some(total(run, "page_fault")),
+            sum_over(report, "/page_faults/total"),
+        ),
+        Check::numbers(
+            "page_faults.fixed = KVM's pf_fixed",
+            run.kvm_at_end.get("kvm:pf_fixed").copied(),
+            sum_over(report, "/page_faults/fixed"),
+        ),
+    ];
+    if run.has_change_pte() {
+        checks.extend(change_pte(run, report));
+    }
+    checks
+}
+
+fn change_pte(run: &Run, report: &Value) -> Vec<Check> {
+    let calls = total(run, "change_pte");
     let outcome = |name: &str| sum_over(report, &format!("/change_pte/outcomes/{name}"));
-    let outside = outcome("not_guest_memory").zip(outcome("no_subscriber")).map(|(a, b)| a + b);
-    vec![
+    let mut checks = vec![
         Check::numbers(
             "change_pte.calls = kernel's calls",
             Some(calls),
@@ -110,28 +128,18 @@ fn against_kernel(run: &Run, report: &Value) -> Vec<Check> {
         Check::numbers("effective_updated", Some(0), outcome("effective_updated")),
         Check::numbers("effective_dropped", Some(0), outcome("effective_dropped")),
         Check::numbers("unbracketed", Some(0), outcome("unbracketed")),
-        Check::numbers("calls outside guest memory", Some(calls - in_guest), outside),
-        Check::numbers(
-            "change_pte.noop = calls in guest memory",
-            Some(in_guest),
-            sum_over(report, "/change_pte/noop"),
-        ),
-        Check::numbers(
-            "invalidations = kernel's calls",
-            Some(total(run, "__mmu_notifier_invalidate_range_start")),
-            ranges(report),
-        ),
-        Check::numbers(
-            "page_faults.total = kernel's calls",
-            Some(total(run, "kvm_mmu_page_fault")),
-            sum_over(report, "/page_faults/total"),
-        ),
-        Check::numbers(
-            "page_faults.fixed = KVM's pf_fixed",
-            run.kvm_at_end.get("kvm:pf_fixed").copied(),
-            sum_over(report, "/page_faults/fixed"),
-        ),
-    ]
+    ];
+    let outside = outcome("not_guest_memory").zip(outcome("no_subscriber")).map(|(a, b)| a + b);
+    let noop = sum_over(report, "/change_pte/noop");
+    if run.handlers_see_guest_memory_only() {
+        let in_guest = total(run, "kvm_set_spte");
+        checks.push(Check::numbers("calls outside guest memory", Some(calls - in_guest), outside));
+        checks.push(Check::numbers("change_pte.noop = calls in guest memory", Some(in_guest), noop));
+    } else {
+        let both = noop.zip(outside).map(|(a, b)| a + b);
+        checks.push(Check::numbers("calls inside and outside guest memory", Some(calls), both));
+    }
+    checks
 }
 
 /// The recording against the daemon, which traced the same phases with its own maps.
@@ -151,6 +159,14 @@ fn against_daemon(run: &Run, report: &Value) -> Vec<Check> {
             sum_over(report, "/refaults/avoidable"),
         ),
     ];
+    if !run.has_change_pte() {
+        checks.push(Check::numbers(
+            "would_be_change_pte = daemon's",
+            daemon("would_be_change_pte_total", &[]),
+            sum_of_object(report, "/would_be_change_pte"),
+        ));
+        return checks;
+    }
     for reason in ["noop_zapped_by_bracket", "noop_zapped_by_same_op", "noop_not_mapped"] {
         checks.push(Check::numbers(
             &format!("{reason} = daemon's"),
@@ -161,26 +177,30 @@ fn against_daemon(run: &Run, report: &Value) -> Vec<Check> {
     checks
 }
 
-fn the_vm(report: &Value) -> Vec<Check> {
+fn the_vm(run: &Run, report: &Value) -> Vec<Check> {
+    let (change_pte, mode, noop_ratio) = if run.has_change_pte() {
+        ("present", "direct", "1.0")
+    } else {
+        ("absent", "counterfactual", "missing")
+    };
     let text = |value: &Value, pointer: &str| value.pointer(pointer).map_or("missing".to_owned(), plain);
     let vms = report.get("vms").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let by_name = |vm: &&Value| vm.get("name").and_then(Value::as_str) == Some(LAB_VM.name);
     let vm = vms.iter().find(by_name).unwrap_or(&Value::Null);
     let is_active = |vm: &&Value| {
-        ["/change_pte/calls", "/page_faults/total"]
-            .iter()
-            .any(|p| vm.pointer(p).and_then(Value::as_i64) != Some(0))
+        let figure = |pointer| vm.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+        figure("/change_pte/calls") + figure("/page_faults/total") > 0
     };
     vec![
         Check::equal("schema", &"mmu-trace-report/1", &text(report, "/schema")),
-        Check::equal("host.change_pte", &"present", &text(report, "/host/change_pte")),
-        Check::equal("host.mode", &"direct", &text(report, "/host/mode")),
+        Check::equal("host.change_pte", &change_pte, &text(report, "/host/change_pte")),
+        Check::equal("host.mode", &mode, &text(report, "/host/mode")),
         Check::equal("VMs with any call or fault", &1, &vms.iter().filter(is_active).count()),
         Check::equal("name", &LAB_VM.name, &text(vm, "/name")),
         Check::equal("uuid", &LAB_VM.uuid, &text(vm, "/uuid")),
         Check::equal("vmm", &"qemu", &text(vm, "/vmm")),
-        Check::equal("mmu", &"tdp", &text(vm, "/mmu")),
-        Check::equal("noop_ratio", &"1.0", &text(vm, "/change_pte/noop_ratio")),
+        Check::equal("mmu", &run.mmu.name(), &text(vm, "/mmu")),
+        Check::equal("noop_ratio", &noop_ratio, &text(vm, "/change_pte/noop_ratio")),
     ]
 }
 

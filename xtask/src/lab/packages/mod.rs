@@ -80,10 +80,9 @@ impl Packages {
         Ok(newest)
     }
 
-    /// A package of the same suite.
-    pub(super) fn beside(&self, package: &Package, name: &str) -> Result<Package> {
-        let found = self.newest(&[package.suite], |other| other == name)?;
-        found.with_context(|| format!("{} has no package {name}", package.suite.name))
+    /// A package of the same suite, if it offers it.
+    pub(super) fn beside(&self, package: &Package, name: &str) -> Result<Option<Package>> {
+        self.newest(&[package.suite], |other| other == name)
     }
 
     /// The `.deb` file, verified.
