@@ -228,6 +228,8 @@ pub(super) const CALLERS: &[(&str, Cause)] = &[
     ("zap_page_range", Cause::Discard),
     ("zap_page_range_single", Cause::Discard),
     ("zap_page_range_single_batched", Cause::Discard),
+    ("zap_vma_range", Cause::Discard),
+    ("zap_vma_range_batched", Cause::Discard),
     ("madvise_free_single_vma", Cause::Discard),
     ("unmap_mapping_range_vma", Cause::Discard),
     ("__unmap_hugepage_range", Cause::Discard),

@@ -13,6 +13,7 @@ mod checks;
 mod emulator;
 mod initramfs;
 mod kernels;
+mod matrix;
 mod modules;
 mod packages;
 mod qemu;
@@ -24,7 +25,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use xtask::phase::Mmu;
 
-use self::{binaries::Binaries, checks::Tally, emulator::Emulator, kernels::Target, packages::Packages};
+use self::{
+    binaries::Binaries, checks::Tally, emulator::Emulator, kernels::Target, matrix::Measured,
+    packages::Packages,
+};
 use crate::tools;
 
 /// Arguments of `cargo xtask lab`.
@@ -54,6 +58,9 @@ pub(crate) struct Args {
     /// Instead of the phases: attach and detach this often while a guest faults.
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["serve", "ladder", "no_tracer"])]
     storm: Option<u32>,
+    /// With --kernel all: write what was measured into docs/kernels.md.
+    #[arg(long, conflicts_with = "no_tracer")]
+    docs: bool,
     /// Leave the tracer out: only check that the kernel behaves as the formulae say.
     #[arg(long, conflicts_with_all = ["serve", "ladder"])]
     no_tracer: bool,
@@ -77,6 +84,7 @@ impl Args {
             short: false,
             storm: None,
             no_tracer: false,
+            docs: false,
         }
     }
 
@@ -121,13 +129,13 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
         return tally.with_context(|| format!("the mirror offers no kernel {} any more", args.kernel));
     }
     let mut total = Tally::default();
-    let mut generations = Vec::new();
+    let mut measured = Vec::new();
     for target in targets {
         println!("\n---- {}", target.name());
         match lab.boot(target, &args.of(target)) {
             Ok(Some(tally)) => {
                 total.add(tally);
-                generations.push(target.kernel.name);
+                measured.push(target);
             }
             Ok(None) => println!("lab: {} not run: the mirror offers no such kernel any more", target.name()),
             Err(error) => {
@@ -136,10 +144,33 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
             }
         }
     }
+    let mut generations: Vec<&str> = measured.iter().map(|target| target.kernel.name).collect();
     generations.dedup();
     println!("\nlab: kernels run: {}", generations.join(", "));
     ensure!(generations.len() >= MIN_GENERATIONS, "fewer than {MIN_GENERATIONS} generations of kernels ran");
+    if !args.no_tracer {
+        total.add(across(&measured, args.docs)?);
+    }
     Ok(total)
+}
+
+/// What only several kernels together can show.
+fn across(targets: &[Target], write_docs: bool) -> Result<Tally> {
+    let mut all = Vec::new();
+    for target in targets {
+        all.push(Measured::load(*target, &out_dir(*target)?)?);
+    }
+    if write_docs {
+        matrix::write_page(&all)?;
+    }
+    let mut groups = matrix::compare(&all);
+    groups.push(matrix::check_page(&all)?);
+    Ok(checks::print(&groups))
+}
+
+/// Where the results of a boot go.
+fn out_dir(target: Target) -> Result<PathBuf> {
+    Ok(tools::repository()?.join("lab-out").join(target.name()))
 }
 
 /// What every boot needs.
@@ -169,7 +200,7 @@ impl Lab {
         std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
         let image = initramfs::build(&kernel, &self.binaries, !args.no_tracer)?;
         let files = qemu::Files::write(&run_dir, &kernel.image, &image)?;
-        let out = tools::repository()?.join("lab-out").join(target.name());
+        let out = out_dir(target)?;
         results::clear(&out)?;
         let options = qemu::Options {
             timeout: (!args.serve).then(|| Duration::from_secs(args.timeout)),

@@ -97,7 +97,7 @@ fn check_live(run: &Run, phase: &Phase) -> Vec<Check> {
 }
 
 /// The `change_pte` calls that a phase costs, or would cost where the kernel has none any more.
-pub(super) fn change_pte(run: &Run, phase: &Phase) -> Option<i64> {
+pub(in crate::lab) fn change_pte(run: &Run, phase: &Phase) -> Option<i64> {
     formula(run, phase)?.change_pte
 }
 
@@ -143,12 +143,12 @@ pub(super) fn merged_pages(run: &Run, kind: PhaseKind) -> Option<i64> {
 }
 
 /// S.
-pub(super) fn stable_nodes(phase: &Phase) -> Option<i64> {
+pub(in crate::lab) fn stable_nodes(phase: &Phase) -> Option<i64> {
     phase.oracle.get("ksm:pages_shared").copied()
 }
 
 /// b.
-pub(super) fn broken(phase: &Phase) -> Option<i64> {
+pub(in crate::lab) fn broken(phase: &Phase) -> Option<i64> {
     phase.calls("break_cow")
 }
 
@@ -207,13 +207,13 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::lab) mod tests {
     use xtask::phase::{COUNTED, Counts};
 
     use super::*;
 
     /// A run of nothing but `phase`, N = 8, M = 4.
-    pub(in crate::lab::checks) fn run_of(phase: Phase) -> Run {
+    pub(in crate::lab) fn run_of(phase: Phase) -> Run {
         Run {
             kernel: "6.1".into(),
             mmu: Mmu::Tdp,
@@ -228,7 +228,7 @@ pub(super) mod tests {
     }
 
     /// A phase in which only `moved` moved.
-    pub(in crate::lab::checks) fn phase(kind: PhaseKind, moved: &[(&str, i64)]) -> Phase {
+    pub(in crate::lab) fn phase(kind: PhaseKind, moved: &[(&str, i64)]) -> Phase {
         let mut oracle: Counts = COUNTED.iter().map(|c| (format!("calls:{}", c.name), 0)).collect();
         for name in ["kvm:pf_fixed", "ksm:pages_shared", "ksm:pages_sharing"] {
             oracle.insert(name.into(), 0);
@@ -238,7 +238,7 @@ pub(super) mod tests {
     }
 
     /// A merge with one stable node and no break.
-    pub(in crate::lab::checks) fn merge() -> Phase {
+    pub(in crate::lab) fn merge() -> Phase {
         phase(
             PhaseKind::Merge,
             &[

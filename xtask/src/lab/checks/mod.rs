@@ -1,10 +1,10 @@
 //! Whether every count is what it must be. Pure functions over the files that the lab leaves.
 
 mod daemon;
-mod formula;
+pub(super) mod formula;
 mod refusals;
 mod report;
-mod series;
+pub(super) mod series;
 
 use std::fmt::Display;
 use std::fs;
@@ -31,7 +31,7 @@ impl Check {
     }
 
     /// Compares numbers of which one or both may be missing. A missing one never equals anything.
-    fn numbers(name: &str, expected: Option<i64>, got: Option<i64>) -> Self {
+    pub(super) fn numbers(name: &str, expected: Option<i64>, got: Option<i64>) -> Self {
         let show = |number: Option<i64>, missing: &str| number.map_or(missing.to_owned(), |n| n.to_string());
         Self { name: name.to_owned(), expected: show(expected, "unknown"), got: show(got, "missing") }
     }
@@ -106,7 +106,8 @@ impl Outputs {
     }
 }
 
-fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// Reads a JSON file of the lab.
+pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))
 }

@@ -4,7 +4,7 @@ use xtask::phase::Series;
 
 /// The sum of all series called `name` (without the prefix) that have every label given, to the
 /// nearest integer. Series that did not move are not in a delta, so nothing found is 0.
-pub(super) fn sum(series: &Series, name: &str, labels: &[(&str, &str)]) -> i64 {
+pub(in crate::lab) fn sum(series: &Series, name: &str, labels: &[(&str, &str)]) -> i64 {
     let full = format!("mmu_trace_{name}");
     let total: f64 =
         series.iter().filter(|(key, _)| matches(key, &full, labels)).map(|(_, value)| value).sum();
