@@ -194,8 +194,8 @@ fn ksm() -> Requirement {
 fn change_pte(kallsyms: Option<&Kallsyms>) -> Requirement {
     let is_there = kallsyms.map(|k| k.contains(super::catalogue::CHANGE_PTE));
     let found = match is_there {
-        Some(true) => "present: direct mode",
-        Some(false) => "absent: counterfactual mode, from the brackets",
+        Some(true) => "present, inside invalidate_range_start and _end: direct mode",
+        Some(false) => "removed: counterfactual mode, from the brackets",
         None => "unknown",
     };
     requirement("change_pte", is_there, found, "nothing to do: Linux 6.10 dropped it")

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{BackendChoice, CliError, output, start_tracer};
 use crate::{
     bpf::{self, Options, Requirement},
-    model::{Backend, Hook, HookState},
+    model::{Backend, Figure, Hook, HookState, Snapshot},
     report::{Align, Table},
 };
 
@@ -32,8 +32,10 @@ pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
     }
     let options =
         Options { backend: args.backend.into(), recording: false, vm_histograms: false, max_vms: 16 };
-    let live = start_tracer(options)?;
-    output::print(&describe_hooks(live.hooks()))
+    let mut live = start_tracer(options)?;
+    let snapshot = live.snapshot()?;
+    output::print(&describe_hooks(&snapshot.quality.hooks))?;
+    output::print(&describe_report(&snapshot))
 }
 
 fn describe_requirements(requirements: &[Requirement]) -> String {
@@ -69,6 +71,21 @@ fn describe_hooks(hooks: &[Hook]) -> String {
         }
     }
     text + "\n"
+}
+
+/// Which sections a report from this host has, and why not the others.
+fn describe_report(snapshot: &Snapshot) -> String {
+    let mut text = "\nIn a report from this host:\n".to_owned();
+    for &figure in Figure::ALL {
+        let state = match snapshot.unknown(figure) {
+            None => "known".to_owned(),
+            Some(reason) => format!("null: {reason}"),
+        };
+        _ = writeln!(text, "{:20} {state}", figure.label());
+    }
+    let would_be = if snapshot.host.has_change_pte { "null: change_pte itself is counted" } else { "known" };
+    _ = writeln!(text, "{:20} {would_be}", "would_be_change_pte");
+    text
 }
 
 fn how(hook: &Hook) -> &'static str {

@@ -181,6 +181,34 @@ pub(super) fn write_page(all: &[Measured]) -> Result<()> {
     Ok(())
 }
 
+/// What `mmu-trace doctor` said on each kernel, kept in the repository.
+fn doctor_file(target: Target) -> Result<PathBuf> {
+    Ok(tools::repository()?.join(format!("docs/doctor/{}.txt", target.name())))
+}
+
+/// Keeps what doctor said.
+pub(super) fn write_doctor(target: Target, out: &Path) -> Result<()> {
+    let file = doctor_file(target)?;
+    let folder = file.parent().context("the file has no folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    fs::copy(out.join("doctor.txt"), &file).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(())
+}
+
+/// Whether doctor still says what it said, line by line.
+pub(super) fn check_doctor(target: Target, out: &Path) -> Result<Group> {
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}; --docs writes it", path.display()))
+    };
+    let (kept, said) = (read(&doctor_file(target)?)?, read(&out.join("doctor.txt"))?);
+    let n_lines = |text: &str| text.lines().count();
+    let mut checks = vec![Check::equal("lines", &n_lines(&kept), &n_lines(&said))];
+    for (kept, said) in kept.lines().zip(said.lines()).filter(|(kept, said)| kept != said) {
+        checks.push(Check::equal("line", &kept, &said));
+    }
+    Ok(Group { name: format!("doctor on {}", target.name()), checks })
+}
+
 /// Whether the page says what these runs measured.
 pub(super) fn check_page(all: &[Measured]) -> Result<Group> {
     let path = page()?;

@@ -165,6 +165,12 @@ fn across(targets: &[Target], write_docs: bool) -> Result<Tally> {
     }
     let mut groups = matrix::compare(&all);
     groups.push(matrix::check_page(&all)?);
+    for target in targets {
+        if write_docs {
+            matrix::write_doctor(*target, &out_dir(*target)?)?;
+        }
+        groups.push(matrix::check_doctor(*target, &out_dir(*target)?)?);
+    }
     Ok(checks::print(&groups))
 }
 
