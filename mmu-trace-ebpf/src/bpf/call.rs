@@ -88,6 +88,14 @@ impl Entry {
     }
 }
 
+/// The argument behind the six that registers hold, above the return address.
+#[inline(always)]
+pub(super) fn seventh_argument(ctx: &ProbeContext) -> Option<u64> {
+    // SAFETY: the context of a kprobe program is a pt_regs.
+    let stack = unsafe { (*ctx.regs).rsp };
+    read::at(stack + 8)
+}
+
 impl Exit {
     #[inline(always)]
     pub(super) fn from_fexit(ctx: &FExitContext, n_args: usize) -> Option<Self> {
@@ -196,4 +204,17 @@ macro_rules! exit_hook {
     };
 }
 
-pub(super) use {caller_hook, entry_hook, exit_hook};
+/// Declares the kprobe program of a hook whose seventh argument is wanted: it lies on the stack.
+macro_rules! stack_argument_hook {
+    ($kprobe:ident, $body:path) => {
+        #[aya_ebpf::macros::kprobe]
+        fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+            let seventh = $crate::bpf::call::seventh_argument(&ctx);
+            let call = $crate::bpf::call::Entry::from_kprobe(&ctx);
+            let _ = call.zip(seventh).and_then(|(call, seventh)| $body(&call, seventh));
+            0
+        }
+    };
+}
+
+pub(super) use {caller_hook, entry_hook, exit_hook, stack_argument_hook};

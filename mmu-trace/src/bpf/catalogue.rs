@@ -181,6 +181,16 @@ pub(super) const HOOKS: &[HookSpec] = &[
         without: "ended VMs are noticed by their process alone",
     },
     HookSpec {
+        name: "kvm_prefetch",
+        symbols: &["mmu_set_spte"],
+        in_kvm: true,
+        // The seventh argument is on the stack, where a tracing program does not see it.
+        entry: programs("", "kp_prefetch"),
+        exit: None,
+        required: Required::No,
+        without: "a page that the rmap MMU maps ahead of its fault keeps the cause of an older teardown",
+    },
+    HookSpec {
         name: "page_fault_result",
         symbols: &["kvm_tdp_page_fault"],
         in_kvm: true,
@@ -200,6 +210,11 @@ pub(super) const HOOKS: &[HookSpec] = &[
         without: "no guest faults and no refaults",
     },
 ];
+
+/// Parameters, by position and name, without which a hook's function is another one than its programs
+/// know. BTF says what it has.
+pub(super) const PARAMETERS: &[(&str, &[(usize, &str)])] =
+    &[("kvm_prefetch", &[(1, "slot"), (4, "gfn"), (6, "fault")])];
 
 /// Functions that call the notifier, and what their calls mean. Static functions may be inlined
 /// into a caller on some builds, so one cause has several names.

@@ -9,7 +9,7 @@ use aya::{
 
 use super::{
     BackendChoice,
-    catalogue::{CHANGE_PTE, HookSpec, Programs, Required},
+    catalogue::{CHANGE_PTE, HookSpec, PARAMETERS, Programs, Required},
     host,
     object::LoadedObject,
     side::{End, TracingLink},
@@ -34,9 +34,14 @@ impl Ladder<'_> {
         links: &mut Vec<TracingLink>,
         spec: &HookSpec,
     ) -> Hook {
-        let Some(symbol) = self.find_symbol(spec) else { return self.absent(spec) };
+        let Some(symbol) = self.find_symbol(spec).filter(|symbol| self.has_parameters(spec, symbol)) else {
+            return self.absent(spec);
+        };
         let mut refusals = Vec::new();
-        if self.backend != BackendChoice::Kprobe {
+        let has_tracing = [spec.entry, spec.exit].iter().flatten().any(|p| !p.tracing.is_empty());
+        if !has_tracing {
+            refusals.push("fentry: an argument that this hook needs is on the stack".to_owned());
+        } else if self.backend != BackendChoice::Kprobe {
             match self.attach_tracing(object, spec, &symbol) {
                 Ok(attached) => {
                     links.extend(attached);
@@ -64,6 +69,15 @@ impl Ladder<'_> {
     /// The first candidate this kernel has; compilers rename static functions (`.isra.0`).
     fn find_symbol(&self, spec: &HookSpec) -> Option<String> {
         spec.symbols.iter().find_map(|name| self.kallsyms.variants(name).next().map(|s| s.name.to_owned()))
+    }
+
+    /// Whether BTF shows the parameters that the hook's programs need.
+    fn has_parameters(&self, spec: &HookSpec, symbol: &str) -> bool {
+        let Some((_, needed)) = PARAMETERS.iter().find(|(hook, _)| *hook == spec.name) else { return true };
+        let Some(function) = self.btf.function(symbol) else { return false };
+        needed
+            .iter()
+            .all(|(index, name)| function.params.get(*index).is_some_and(|param| param.name == *name))
     }
 
     fn attach_tracing(

@@ -10,6 +10,12 @@
 //! Shadow paging and nested guests enter neither the inner function nor, so, the refault figures:
 //! they end as `other`. Prefetching calls of the inner function run outside the outer one and do
 //! not count.
+//!
+//! ```c
+//! static int mmu_set_spte(struct kvm_vcpu *vcpu, struct kvm_memory_slot *slot, u64 *sptep, unsigned int
+//!                         pte_access, gfn_t gfn, kvm_pfn_t pfn, struct kvm_page_fault *fault);  // 5.16
+//! ```
+//! The rmap MMU maps up to seven neighbours with a writable page; those calls have no `fault`.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
@@ -24,7 +30,7 @@ use mmu_trace_ebpf::{
 };
 
 use super::super::{
-    call::{Entry, Exit, entry_hook, exit_hook},
+    call::{Entry, Exit, entry_hook, exit_hook, stack_argument_hook},
     config,
     maps::{self, BULK_RANGES, VM_HISTS, add, count, element},
     read, stream, vm,
@@ -34,6 +40,7 @@ entry_hook!(fe_fault, kp_fault, entry_probe);
 exit_hook!(fx_fault, kr_fault, exit_probe);
 entry_hook!(fe_tdp_fault, kp_tdp_fault, result_entry_probe);
 exit_hook!(fx_tdp_fault, kr_tdp_fault, arg::N_TDP_FAULT, result_probe);
+stack_argument_hook!(kp_prefetch, prefetch_probe);
 
 /// Bits of the hardware's error code (`PFERR_*` in `arch/x86/include/asm/kvm_host.h`).
 const PRESENT: u64 = 1;
@@ -76,6 +83,29 @@ fn result_probe(call: &Exit) -> Option<()> {
     resolved(task, result(call.int()), fault_hva(fault).unwrap_or(0))
 }
 
+/// A page was mapped with its neighbour, without a fault of its own: what tore it down is over.
+#[inline(always)]
+fn prefetch_probe(call: &Entry, fault: u64) -> Option<()> {
+    if fault != 0 {
+        return None;
+    }
+    let task = faulting_task()?;
+    let hva = memslot_hva(call.args[1], call.args[4])?;
+    let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(page) = maps::page(&key, task.fault.slot) {
+        if decide::is_pending(page) {
+            count(Gap::PageSettled);
+        }
+        page.carried = page.carry;
+        page.taken_ns = now;
+    } else if ranges_around(task.fault.slot, hva).zap_ns != 0 {
+        maps::put_page(&key, &PageRecord { taken_ns: now, ..decide::NO_RECORD });
+    }
+    Some(())
+}
+
 /// The current task, if it is inside a guest fault.
 #[inline(always)]
 pub(super) fn faulting_task() -> Option<&'static mut TaskState> {
@@ -86,8 +116,12 @@ pub(super) fn faulting_task() -> Option<&'static mut TaskState> {
 /// The host virtual address that `struct kvm_page_fault` stands for.
 #[inline(always)]
 fn fault_hva(fault: u64) -> Option<u64> {
-    let slot = read::member(fault, offset::FAULT_SLOT)?;
-    let gfn: u64 = read::member(fault, offset::FAULT_GFN)?;
+    memslot_hva(read::member(fault, offset::FAULT_SLOT)?, read::member(fault, offset::FAULT_GFN)?)
+}
+
+/// Where the guest's frame `gfn` lies in the VMM.
+#[inline(always)]
+fn memslot_hva(slot: u64, gfn: u64) -> Option<u64> {
     let base_gfn: u64 = read::member(slot, offset::MEMSLOT_GFN)?;
     let base_hva: u64 = read::member(slot, offset::MEMSLOT_HVA)?;
     Some(base_hva.wrapping_add(gfn.wrapping_sub(base_gfn) << 12))
