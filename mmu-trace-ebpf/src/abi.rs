@@ -193,9 +193,9 @@ wire! {
         pub carried: u32,
         /// `zap`: [`crate::kind::Cause`] of the newest bracket.
         pub cause: u8,
-        /// `zap`: see `decide::page_flags`.
+        /// `zap`: see `page::page_flags`.
         pub flags: u8,
-        /// `zap`: the newest PTE that a `change_pte` since then would have carried, see `decide::pte_state`.
+        /// `zap`: the newest PTE that a `change_pte` since then would have carried, see `page::pte_state`.
         pub pte: u8,
         /// `zap`: the same three of the zap before.
         pub prev_cause: u8,
@@ -402,8 +402,12 @@ pub mod value {
     pub const VM_HISTOGRAMS: usize = 6;
     /// Thread group id of the tracer itself, for VM discovery.
     pub const TRACER_TGID: usize = 7;
+    /// 1: KVM's handlers take any range of the VMM's address space, guest memory or not (to 5.12).
+    pub const HANDLERS_BY_HVA: usize = 8;
+    /// 1: KSM unmerges by unsharing, see `page::Operation::unshares`.
+    pub const UNSHARES: usize = 9;
     /// Number of indices.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 10;
 }
 
 /// Indices into the constant global `ARGS`: numbers of arguments (the return value of a function

@@ -10,6 +10,7 @@
 use crate::{
     abi::{CallerRange, N_CALLERS, PageRecord},
     kind::{Cause, Initiator, Outcome},
+    page::page_flags,
 };
 
 /// What a task is inside of; bits of `TaskState::scopes`.
@@ -26,26 +27,6 @@ pub mod scope {
     pub const FAULT: u32 = 1 << 4;
     /// Set for good by a vCPU thread's first fault.
     pub const VCPU: u32 = 1 << 5;
-}
-
-/// Bits of `PageRecord::flags`.
-pub mod page_flags {
-    /// Zapped and not mapped again since.
-    pub const PENDING: u8 = 1;
-    /// A KSM merge of this page began with this zap and no other operation touched the page since.
-    pub const MERGE_OPEN: u8 = 1 << 1;
-    /// A later operation would have torn the mapping down even if this one had not.
-    pub const LOST_ANYWAY: u8 = 1 << 2;
-}
-
-/// Values of `PageRecord::pte`: the host PTE since the zap.
-pub mod pte_state {
-    /// Nothing changed it: the operation gave up or only tore the mapping down.
-    pub const UNCHANGED: u8 = 0;
-    /// Now read-only.
-    pub const READ_ONLY: u8 = 1;
-    /// Now writable.
-    pub const WRITABLE: u8 = 2;
 }
 
 /// Bits of `Bracket::flags`.
@@ -199,27 +180,19 @@ pub fn implies_change_pte(cause: u8) -> bool {
         || cause == Cause::Uprobe as u8
 }
 
-/// The PTE that a bracket leaves behind: what a `change_pte` inside it carried, else what its cause
-/// implies (a kernel without the callback shows none).
+/// Whether an operation is part of a KSM merge: one of its two steps, or ksmd taking back a first
+/// step because the second failed (`break_cow`).
 #[inline(always)]
 #[must_use]
-pub fn pte_after(cause: u8, flags: u8) -> u8 {
-    if flags & bracket_flags::CHANGED_WRITABLE != 0 {
-        pte_state::WRITABLE
-    } else if flags & bracket_flags::CHANGED_READ_ONLY != 0 || is_merge(cause) {
-        pte_state::READ_ONLY
-    } else if implies_change_pte(cause) {
-        pte_state::WRITABLE
-    } else {
-        pte_state::UNCHANGED
-    }
+pub fn in_merge(cause: u8, initiator: u8) -> bool {
+    is_merge(cause) || cause == Cause::KsmUnmerge as u8 && initiator == Initiator::Ksmd as u8
 }
 
 /// What one `change_pte` call came to; `call` are [`call_flags`], `bracket` the [`bracket_flags`] of
 /// the enclosing range, `page` the record from before it.
 #[inline(always)]
 #[must_use]
-pub fn outcome(cause: u8, call: u8, bracket: u8, page: Option<&PageRecord>) -> u8 {
+pub fn outcome(in_merge: bool, call: u8, bracket: u8, page: Option<&PageRecord>) -> u8 {
     let observed = call & call_flags::OBSERVED != 0;
     let outcome = if observed && call & call_flags::SUBSCRIBER == 0 {
         Outcome::NoSubscriber
@@ -229,7 +202,7 @@ pub fn outcome(cause: u8, call: u8, bracket: u8, page: Option<&PageRecord>) -> u
         if call & call_flags::WRITABLE != 0 { Outcome::EffectiveDropped } else { Outcome::EffectiveUpdated }
     } else if bracket_flags::zapped(bracket) {
         Outcome::NoopZappedByBracket
-    } else if is_merge(cause) && page.is_some_and(|p| p.flags & page_flags::MERGE_OPEN != 0) {
+    } else if in_merge && page.is_some_and(|p| p.flags & page_flags::MERGE_OPEN != 0) {
         Outcome::NoopZappedBySameOp
     } else {
         Outcome::NoopNotMapped
@@ -237,173 +210,10 @@ pub fn outcome(cause: u8, call: u8, bracket: u8, page: Option<&PageRecord>) -> u
     outcome as u8
 }
 
-/// Whether a bracket of `cause` takes the pages themselves away: what is mapped there afterwards is
-/// other memory, and no refault.
-#[inline(always)]
-#[must_use]
-pub fn discards(cause: u8) -> bool {
-    cause == Cause::Discard as u8 || cause == Cause::Unmap as u8 || cause == Cause::Remap as u8
-}
-
-/// The record of a page that a bracket just zapped.
-#[inline(always)]
-#[must_use]
-pub fn zapped_page(cause: u8, flags: u8, now_ns: u64) -> PageRecord {
-    let open = if is_merge(cause) { page_flags::MERGE_OPEN } else { 0 };
-    PageRecord {
-        zap_ns: now_ns,
-        cause,
-        flags: page_flags::PENDING | open,
-        pte: pte_after(cause, flags),
-        ..NO_RECORD
-    }
-}
-
-/// Whether a page waits for the fault that maps it again.
-#[inline(always)]
-#[must_use]
-pub fn is_pending(page: &PageRecord) -> bool {
-    page.flags & page_flags::PENDING != 0 && page.zap_ns > page.taken_ns
-}
-
-/// Brings the record of a page up to date with another zap.
-///
-/// If it still waits, a fault must have mapped the page in between, or there had been nothing to
-/// zap: that fault's end is on its way, and must not be taken for the end of a later one.
-#[inline(always)]
-pub fn zap_again(page: &mut PageRecord, zapped: &PageRecord) {
-    if is_pending(page) {
-        page.prev_zap_ns = page.zap_ns;
-        page.prev_cause = page.cause;
-        page.prev_flags = page.flags;
-        page.prev_pte = page.pte;
-        page.carry = page.carry.wrapping_add(1);
-    }
-    page.cause = zapped.cause;
-    page.flags = zapped.flags;
-    page.pte = zapped.pte;
-    page.zap_ns = zapped.zap_ns;
-}
-
-/// Whether a fault that began at `t0_ns` and has now mapped the page belongs to the zap before the
-/// newest: it began before the newest one was over, and that one found the page mapped.
-#[inline(always)]
-#[must_use]
-pub fn is_late(page: &PageRecord, t0_ns: u64) -> bool {
-    page.carry != page.carried && t0_ns < page.zap_ns
-}
-
-/// The record of the zap before the newest.
-#[inline(always)]
-#[must_use]
-pub fn previous(page: &PageRecord) -> PageRecord {
-    PageRecord {
-        zap_ns: page.prev_zap_ns,
-        cause: page.prev_cause,
-        flags: page.prev_flags,
-        pte: page.prev_pte,
-        ..NO_RECORD
-    }
-}
-
-/// Brings a page's record up to date with a bracket that found no mapping to zap.
-///
-/// Whatever it is, if not a step of a merge: had the mapping survived so far, it would have been
-/// torn down now.
-#[inline(always)]
-pub fn touch_page(page: &mut PageRecord, cause: u8, flags: u8) {
-    let pte = pte_after(cause, flags);
-    if pte != pte_state::UNCHANGED {
-        page.pte = pte;
-    }
-    if !is_merge(cause) {
-        page.flags &= !page_flags::MERGE_OPEN;
-        page.flags |= page_flags::LOST_ANYWAY;
-    }
-    if discards(cause) {
-        page.flags &= !page_flags::PENDING;
-    }
-}
-
-/// The large ranges around a page: the newest of all, and the newest that zapped something. A time
-/// of 0: there is none.
-#[derive(Clone, Copy, Debug)]
-pub struct Around {
-    /// End of the newest one's bracket, nanoseconds.
-    pub newest_ns: u64,
-    /// Its [`Cause`].
-    pub newest_cause: u32,
-    /// The cause of the newest one that zapped.
-    pub zap_cause: u32,
-    /// The end of its bracket, nanoseconds.
-    pub zap_ns: u64,
-}
-
-/// A page record that says nothing.
-pub const NO_RECORD: PageRecord = PageRecord {
-    zap_ns: 0,
-    taken_ns: 0,
-    prev_zap_ns: 0,
-    carry: 0,
-    carried: 0,
-    cause: 0,
-    flags: 0,
-    pte: 0,
-    prev_cause: 0,
-    prev_flags: 0,
-    prev_pte: 0,
-    pad: [0; 2],
-};
-
-/// The refault that a fault on a page is, from the page's own record and the ranges around it;
-/// without `PENDING` it is none. (No `Option`: what it leaves unset the verifier would not let pass.)
-///
-/// A page with a pending record was not mapped when a later range came, so that range did not zap
-/// it; but it would have, had the mapping survived, and it may have taken the page away.
-#[inline(always)]
-#[must_use]
-pub fn refault(own: PageRecord, around: &Around) -> PageRecord {
-    let mut record = own;
-    if is_pending(&own) {
-        if around.newest_ns > own.zap_ns {
-            record.flags |= page_flags::LOST_ANYWAY;
-            if discards(around.newest_cause as u8) {
-                record.flags = 0;
-            }
-        }
-        return record;
-    }
-    record.flags = if around.zap_ns > own.taken_ns { page_flags::PENDING } else { 0 };
-    record.taken_ns = 0;
-    record.cause = around.zap_cause as u8;
-    record.zap_ns = around.zap_ns;
-    record.pte = pte_state::UNCHANGED;
-    record
-}
-
-/// Whether a refault would not have happened, had `change_pte` worked.
-///
-/// Only a KSM merge changes a mapped page to a read-only PTE (and, from 6.2 on, an unsharing
-/// unmerge). After a merge that gave up the old mapping would simply still be there. Once the page
-/// became writable again, KVM's `change_pte` would have dropped the mapping, and any later bracket
-/// around the page would have torn it down, so nothing was saved.
-#[inline(always)]
-#[must_use]
-pub fn is_avoidable(page: &PageRecord, is_write: bool) -> bool {
-    let by_ksm = is_merge(page.cause) || page.cause == Cause::KsmUnmerge as u8;
-    if !by_ksm || page.flags & page_flags::LOST_ANYWAY != 0 {
-        return false;
-    }
-    match page.pte {
-        pte_state::UNCHANGED => true,
-        pte_state::READ_ONLY => !is_write,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::NO_RECORD;
 
     fn callers() -> [CallerRange; N_CALLERS] {
         let mut table = [CallerRange { start: 0, len: 0, cause: 0 }; N_CALLERS];
@@ -483,16 +293,22 @@ mod tests {
     }
 
     #[test]
+    fn ksmd_taking_back_its_own_merge_is_part_of_it() {
+        let unmerge = Cause::KsmUnmerge as u8;
+        assert!(in_merge(unmerge, Initiator::Ksmd as u8) && !in_merge(unmerge, Initiator::Vmm as u8));
+        assert!(in_merge(Cause::KsmReplace as u8, Initiator::Ksmd as u8));
+        assert!(!in_merge(Cause::CowHost as u8, Initiator::Ksmd as u8));
+    }
+
+    #[test]
     fn outcomes_cover_every_kind_of_call() {
         use bracket_flags as b;
         use call_flags::{ACTIVE, CHANGED, FLUSHED, HANDLED, OBSERVED, SUBSCRIBER, WRITABLE};
         let seen = ACTIVE | OBSERVED | SUBSCRIBER | HANDLED;
-        let open = zapped_page(Cause::KsmWriteProtect as u8, b::ZAPPED, 1);
-        let mut closed = open;
-        touch_page(&mut closed, Cause::CowHost as u8, 0);
-        let (wp, replace, cow) =
-            (Cause::KsmWriteProtect as u8, Cause::KsmReplace as u8, Cause::CowHost as u8);
-        for (cause, call, bracket, page, expected) in [
+        let open = PageRecord { flags: page_flags::PENDING | page_flags::MERGE_OPEN, ..NO_RECORD };
+        let closed = PageRecord { flags: page_flags::PENDING, ..NO_RECORD };
+        let (wp, replace, cow) = (true, true, false);
+        for (in_merge, call, bracket, page, expected) in [
             (wp, ACTIVE | OBSERVED, b::ZAPPED, None, Outcome::NoSubscriber),
             (wp, ACTIVE | OBSERVED | SUBSCRIBER, 0, None, Outcome::NotGuestMemory),
             (wp, seen | CHANGED, b::HIT, None, Outcome::EffectiveUpdated),
@@ -506,83 +322,7 @@ mod tests {
             (cow, seen, b::HIT, Some(&open), Outcome::NoopNotMapped),
             (replace, seen, b::HIT, None, Outcome::NoopNotMapped),
         ] {
-            assert_eq!(outcome(cause, call, bracket, page), expected as u8, "{expected:?}");
+            assert_eq!(outcome(in_merge, call, bracket, page), expected as u8, "{expected:?}");
         }
-    }
-
-    fn around(newest: (u64, Cause), zap: (u64, Cause)) -> Around {
-        let (newest_ns, newest_cause) = (newest.0, newest.1 as u32);
-        Around { newest_ns, newest_cause, zap_ns: zap.0, zap_cause: zap.1 as u32 }
-    }
-
-    const NONE: (u64, Cause) = (0, Cause::Other);
-
-    #[test]
-    fn a_pending_page_keeps_its_cause_unless_it_was_taken_away() {
-        let own = zapped_page(Cause::KsmWriteProtect as u8, bracket_flags::ZAPPED, 10);
-        assert!(is_avoidable(&refault(own, &around(NONE, NONE)), false));
-
-        let fork = (20, Cause::Fork);
-        let covered = refault(own, &around(fork, fork));
-        assert!(is_pending(&covered) && covered.cause == Cause::KsmWriteProtect as u8);
-        assert!(!is_avoidable(&covered, false), "fork would have torn it down");
-        let before = refault(own, &around((5, Cause::Fork), NONE));
-        assert!(is_avoidable(&before, false), "the fork was earlier");
-
-        let discarded = refault(own, &around((20, Cause::Discard), NONE));
-        assert!(!is_pending(&discarded), "other memory now");
-    }
-
-    #[test]
-    fn a_fault_that_is_seen_late_belongs_to_the_zap_before() {
-        let mut page = zapped_page(Cause::KsmWriteProtect as u8, bracket_flags::ZAPPED, 10);
-        let again = zapped_page(Cause::KsmReplace as u8, bracket_flags::ZAPPED, 20);
-        zap_again(&mut page, &again);
-        assert!(is_late(&page, 15) && !is_late(&page, 25));
-        let before = previous(&page);
-        assert!(is_pending(&before) && before.cause == Cause::KsmWriteProtect as u8 && before.zap_ns == 10);
-        page.carried += 1;
-        assert!(!is_late(&page, 15) && is_pending(&page) && page.cause == Cause::KsmReplace as u8);
-
-        page.taken_ns = page.zap_ns;
-        assert!(!is_pending(&page));
-        zap_again(&mut page, &PageRecord { zap_ns: 30, ..again });
-        assert!(is_pending(&page) && !is_late(&page, 25), "its fault had been seen");
-    }
-
-    #[test]
-    fn a_mapped_page_refaults_after_a_range_that_zapped() {
-        let mapped = PageRecord { zap_ns: 3, taken_ns: 10, ..NO_RECORD };
-        let (old, new) = ((5, Cause::Fork), (15, Cause::Fork));
-        let after = refault(mapped, &around(new, new));
-        assert!(is_pending(&after) && after.cause == Cause::Fork as u8 && after.zap_ns == 15);
-        assert!(!is_pending(&refault(mapped, &around(old, old))));
-        assert!(!is_pending(&refault(mapped, &around(new, NONE))), "it zapped nothing");
-        assert!(is_pending(&refault(NO_RECORD, &around(new, new))));
-        assert!(!is_pending(&refault(NO_RECORD, &around(NONE, NONE))));
-    }
-
-    #[test]
-    fn only_read_only_changes_and_failed_merges_are_avoidable() {
-        let wp = Cause::KsmWriteProtect as u8;
-        let merged = zapped_page(wp, bracket_flags::ZAPPED, 1);
-        assert!(is_avoidable(&merged, false));
-        assert!(!is_avoidable(&merged, true), "a write breaks the sharing anyway");
-
-        let mut gave_up = merged;
-        gave_up.pte = pte_state::UNCHANGED;
-        assert!(is_avoidable(&gave_up, false) && is_avoidable(&gave_up, true));
-
-        let mut broken = merged;
-        touch_page(&mut broken, Cause::CowHost as u8, bracket_flags::CHANGED_WRITABLE);
-        assert!(!is_avoidable(&broken, false), "change_pte would have dropped the mapping");
-
-        let unshared =
-            zapped_page(Cause::KsmUnmerge as u8, bracket_flags::ZAPPED | bracket_flags::CHANGED_READ_ONLY, 1);
-        assert!(is_avoidable(&unshared, false));
-        let cow = zapped_page(Cause::CowGuest as u8, bracket_flags::ZAPPED, 1);
-        assert!(!is_avoidable(&cow, false));
-        let fork = zapped_page(Cause::Fork as u8, bracket_flags::ZAPPED, 1);
-        assert!(!is_avoidable(&fork, false));
     }
 }

@@ -17,4 +17,5 @@ pub mod abi;
 pub mod decide;
 pub mod histogram;
 pub mod kind;
+pub mod page;
 pub mod task;

@@ -16,6 +16,8 @@ pub(super) struct HookSpec {
     pub entry: Option<Programs>,
     /// The programs at its return, for fexit and kretprobe.
     pub exit: Option<Programs>,
+    /// On which kernels it is a hook at all.
+    pub when: When,
     /// Whether the main figures are wrong without it.
     pub required: Required,
     /// What is lost without it.
@@ -40,12 +42,27 @@ pub(super) enum Required {
     No,
 }
 
+/// On which kernels a hook is needed, or possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// On all.
+    Always,
+    /// Where KVM's handlers take any range of the VMM (`kvm_set_spte_hva`, up to 5.12).
+    HandlersByHva,
+    /// Where BTF has no `struct kvm_page_fault` (up to 5.15) that would tell the address.
+    NoFaultStruct,
+    /// Where BTF shows these parameters, by position and name: others mean another function.
+    Parameters(&'static [(usize, &'static str)]),
+}
+
 const fn programs(tracing: &'static str, kprobe: &'static str) -> Option<Programs> {
     Some(Programs { tracing, kprobe })
 }
 
 /// The callback's symbol: where it is missing, tracing is counterfactual.
 pub(super) const CHANGE_PTE: &str = "__mmu_notifier_change_pte";
+/// KVM's handler of it where that takes any address of the VMM.
+pub(super) const SET_SPTE_BY_HVA: &str = "kvm_set_spte_hva";
 /// The function whose return hands out address spaces during discovery.
 pub(super) const GET_TASK_MM: &str = "get_task_mm";
 
@@ -58,6 +75,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_range_end", "kp_range_end"),
         exit: None,
+        when: When::Always,
         required: Required::Yes,
         without: "nothing can be traced",
     },
@@ -67,6 +85,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: true,
         entry: programs("fe_unmap", "kp_unmap"),
         exit: programs("fx_unmap", "kr_unmap"),
+        when: When::Always,
         required: Required::Yes,
         without: "what was zapped is told by TLB flushes alone",
     },
@@ -76,6 +95,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: true,
         entry: programs("fe_flush", "kp_flush"),
         exit: None,
+        when: When::Always,
         required: Required::Yes,
         without: "what was zapped is told by return values alone, which are wrong on some paths",
     },
@@ -85,8 +105,19 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: true,
         entry: programs("fe_set_spte", "kp_set_spte"),
         exit: programs("fx_set_spte", "kr_set_spte"),
+        when: When::Always,
         required: Required::WithChangePte,
         without: "change_pte calls outside guest memory cannot be told apart",
+    },
+    HookSpec {
+        name: "kvm_set_pte",
+        symbols: &["kvm_set_pte_rmapp"],
+        in_kvm: true,
+        entry: programs("fe_set_pte", "kp_set_pte"),
+        exit: None,
+        when: When::HandlersByHva,
+        required: Required::WithChangePte,
+        without: "change_pte calls for guest memory cannot be told apart",
     },
     HookSpec {
         name: "kvm_change_pte",
@@ -96,6 +127,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         // The caller of this one is read by nobody, so it may have a return probe; with fexit the
         // duration comes from the outer function.
         exit: programs("", "kr_change_pte"),
+        when: When::Always,
         required: Required::WithChangePte,
         without: "calls without a KVM subscriber cannot be told apart",
     },
@@ -105,6 +137,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_change_pte", "kp_change_pte"),
         exit: programs("fx_change_pte", ""),
+        when: When::Always,
         required: Required::WithChangePte,
         without: "this kernel has no change_pte (dropped in Linux 6.10): counterfactual mode",
     },
@@ -114,6 +147,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_range_start", "kp_range_start"),
         exit: programs("fx_range_start", ""),
+        when: When::Always,
         required: Required::Yes,
         without: "nothing can be traced",
     },
@@ -123,6 +157,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_ksm_wp", "kp_ksm_wp"),
         exit: programs("fx_ksm_wp", "kr_ksm_wp"),
+        when: When::Always,
         required: Required::Yes,
         without: "merge attempts that gave up cannot be told apart",
     },
@@ -132,6 +167,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_ksm_merge", "kp_ksm_merge"),
         exit: programs("fx_ksm_merge", "kr_ksm_merge"),
+        when: When::Always,
         required: Required::Yes,
         without: "KSM merges are not counted",
     },
@@ -141,6 +177,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_ksm_break", "kp_ksm_break"),
         exit: programs("fx_ksm_break", "kr_ksm_break"),
+        when: When::Always,
         required: Required::Yes,
         without: "KSM unmerges count as copy on write",
     },
@@ -150,6 +187,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_numa", "kp_numa"),
         exit: programs("fx_numa", "kr_numa"),
+        when: When::Always,
         required: Required::No,
         without: "NUMA balancing counts as protect",
     },
@@ -159,6 +197,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: false,
         entry: programs("fe_cow", "kp_cow"),
         exit: None,
+        when: When::Always,
         required: Required::No,
         without: "copy-on-write breaks of KSM pages are not counted apart",
     },
@@ -168,6 +207,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: true,
         entry: programs("fe_vm_create", "kp_vm_create"),
         exit: None,
+        when: When::Always,
         required: Required::No,
         without: "new VMs are found at their first fault",
     },
@@ -177,6 +217,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: true,
         entry: programs("fe_vm_destroy", "kp_vm_destroy"),
         exit: None,
+        when: When::Always,
         required: Required::No,
         without: "ended VMs are noticed by their process alone",
     },
@@ -187,8 +228,19 @@ pub(super) const HOOKS: &[HookSpec] = &[
         // The seventh argument is on the stack, where a tracing program does not see it.
         entry: programs("", "kp_prefetch"),
         exit: None,
+        when: When::Parameters(&[(1, "slot"), (4, "gfn"), (6, "fault")]),
         required: Required::No,
         without: "a page that the rmap MMU maps ahead of its fault keeps the cause of an older teardown",
+    },
+    HookSpec {
+        name: "page_fault_hva",
+        symbols: &["hva_to_pfn"],
+        in_kvm: true,
+        entry: programs("fe_fault_hva", "kp_fault_hva"),
+        exit: None,
+        when: When::NoFaultStruct,
+        required: Required::Yes,
+        without: "no refaults: the pages of guest faults are unknown",
     },
     HookSpec {
         name: "page_fault_result",
@@ -197,6 +249,7 @@ pub(super) const HOOKS: &[HookSpec] = &[
         // fexit sees the arguments itself; a return probe needs them kept at entry.
         entry: programs("", "kp_tdp_fault"),
         exit: programs("fx_tdp_fault", "kr_tdp_fault"),
+        when: When::Always,
         required: Required::Yes,
         without: "results of guest faults and refaults are unknown",
     },
@@ -206,15 +259,11 @@ pub(super) const HOOKS: &[HookSpec] = &[
         in_kvm: true,
         entry: programs("fe_fault", "kp_fault"),
         exit: programs("fx_fault", "kr_fault"),
+        when: When::Always,
         required: Required::Yes,
         without: "no guest faults and no refaults",
     },
 ];
-
-/// Parameters, by position and name, without which a hook's function is another one than its programs
-/// know. BTF says what it has.
-pub(super) const PARAMETERS: &[(&str, &[(usize, &str)])] =
-    &[("kvm_prefetch", &[(1, "slot"), (4, "gfn"), (6, "fault")])];
 
 /// Functions that call the notifier, and what their calls mean. Static functions may be inlined
 /// into a caller on some builds, so one cause has several names.

@@ -6,7 +6,7 @@ use mmu_trace_ebpf::{
     kind::Cause,
 };
 
-use super::catalogue::{CALLERS, CHANGE_PTE, GET_TASK_MM, HOOKS};
+use super::catalogue::{CALLERS, CHANGE_PTE, GET_TASK_MM, HOOKS, SET_SPTE_BY_HVA};
 use crate::kernel::{btf::Btf, kallsyms::Kallsyms};
 
 /// The constant globals of the object, by index.
@@ -21,11 +21,21 @@ pub(super) struct Constants {
 impl Constants {
     /// Asks BTF and kallsyms.
     pub(super) fn find(btf: &Btf, kallsyms: &Kallsyms) -> Self {
-        Self { offsets: offsets(btf), values: values(btf), args: args(btf), functions: functions(kallsyms) }
+        Self {
+            offsets: offsets(btf),
+            values: values(btf, kallsyms),
+            args: args(btf),
+            functions: functions(kallsyms),
+        }
     }
 
     /// What this kernel's BTF lacks and figures need: members as `struct.member`, enumerators.
+    ///
+    /// Up to 5.15 there is no `struct kvm_page_fault`, and the hook `page_fault_hva` takes its place.
     pub(super) fn missing(&self) -> Vec<String> {
+        const FAULT: &[usize] = &[offset::FAULT_SLOT, offset::FAULT_GFN];
+        let no_fault = FAULT.iter().all(|index| self.offsets[*index] == MISSING);
+        let replaced = |index: &usize| no_fault && FAULT.contains(index);
         let unknown = |&&(index, _): &&(usize, &str)| self.values[index] == MISSING;
         let enumerators = ENUMERATORS.iter().filter(unknown).map(|(_, name)| (*name).to_owned());
         offset::MEMBERS
@@ -33,6 +43,7 @@ impl Constants {
             .zip(self.offsets)
             .enumerate()
             .filter(|(index, (_, offset))| *offset == MISSING && !offset::OPTIONAL.contains(index))
+            .filter(|(index, _)| !replaced(index))
             .map(|(_, ((strukt, member), _))| format!("{strukt}.{member}"))
             .chain(enumerators)
             .collect()
@@ -56,12 +67,35 @@ const ENUMERATORS: &[(usize, &str)] = &[
     (value::EVENT_MIGRATE, "MMU_NOTIFY_MIGRATE"),
 ];
 
-fn values(btf: &Btf) -> [u32; value::COUNT] {
+/// `RET_PF_*` of Linux 5.10 (`arch/x86/kvm/mmu/mmu_internal.h`), whose kvm.ko has no BTF.
+const RET_PF_OF_5_10: &[(usize, u32)] = &[
+    (value::RET_PF_RETRY, 0),
+    (value::RET_PF_EMULATE, 1),
+    (value::RET_PF_FIXED, 3),
+    (value::RET_PF_SPURIOUS, 4),
+];
+
+fn values(btf: &Btf, kallsyms: &Kallsyms) -> [u32; value::COUNT] {
     let mut values = [MISSING; value::COUNT];
     for &(index, enumerator) in ENUMERATORS {
         let found = btf.enum_value(enumerator).and_then(|v| u32::try_from(v).ok());
         values[index] = found.unwrap_or(MISSING);
     }
+    let by_hva = kallsyms.contains(SET_SPTE_BY_HVA);
+    // Of the kernels with this handler (to 5.12), those from 5.11 on have the enum in kvm.ko's BTF.
+    if by_hva
+        && ENUMERATORS
+            .iter()
+            .filter(|(_, name)| name.starts_with("RET_PF"))
+            .all(|(i, _)| values[*i] == MISSING)
+    {
+        for &(index, number) in RET_PF_OF_5_10 {
+            values[index] = number;
+        }
+    }
+    values[value::HANDLERS_BY_HVA] = by_hva.into();
+    // KSM unshares from 6.2 on. Where the callback is still there, it shows the PTE itself.
+    values[value::UNSHARES] = (!kallsyms.contains(CHANGE_PTE)).into();
     values
 }
 

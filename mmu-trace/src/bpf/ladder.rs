@@ -9,7 +9,7 @@ use aya::{
 
 use super::{
     BackendChoice,
-    catalogue::{CHANGE_PTE, HookSpec, PARAMETERS, Programs, Required},
+    catalogue::{CHANGE_PTE, HookSpec, Programs, Required, SET_SPTE_BY_HVA, When},
     host,
     object::LoadedObject,
     side::{End, TracingLink},
@@ -34,9 +34,12 @@ impl Ladder<'_> {
         links: &mut Vec<TracingLink>,
         spec: &HookSpec,
     ) -> Hook {
-        let Some(symbol) = self.find_symbol(spec).filter(|symbol| self.has_parameters(spec, symbol)) else {
-            return self.absent(spec);
-        };
+        let Some(symbol) = self.find_symbol(spec) else { return self.absent(spec) };
+        if !self.has_parameters(spec, &symbol) {
+            let reason =
+                format!("BTF does not show the arguments that are needed; without it: {}", spec.without);
+            return Hook { reason: Some(reason), ..self.absent(spec) };
+        }
         let mut refusals = Vec::new();
         let has_tracing = [spec.entry, spec.exit].iter().flatten().any(|p| !p.tracing.is_empty());
         if !has_tracing {
@@ -71,9 +74,17 @@ impl Ladder<'_> {
         spec.symbols.iter().find_map(|name| self.kallsyms.variants(name).next().map(|s| s.name.to_owned()))
     }
 
-    /// Whether BTF shows the parameters that the hook's programs need.
+    /// Whether this kernel is one that the hook is for.
+    pub(super) fn is_wanted(&self, spec: &HookSpec) -> bool {
+        match spec.when {
+            When::HandlersByHva => self.kallsyms.contains(SET_SPTE_BY_HVA),
+            When::NoFaultStruct => self.btf.member_offset("kvm_page_fault", "slot").is_none(),
+            When::Always | When::Parameters(_) => true,
+        }
+    }
+
     fn has_parameters(&self, spec: &HookSpec, symbol: &str) -> bool {
-        let Some((_, needed)) = PARAMETERS.iter().find(|(hook, _)| *hook == spec.name) else { return true };
+        let When::Parameters(needed) = spec.when else { return true };
         let Some(function) = self.btf.function(symbol) else { return false };
         needed
             .iter()

@@ -350,7 +350,8 @@ fn attach(
     let ladder = Ladder { btf, kallsyms, backend };
     let mut links = Vec::new();
     let mut hooks = vec![ladder::attach_task_exit(&mut object.ebpf)];
-    hooks.extend(HOOKS.iter().map(|spec| ladder.attach(object, &mut links, spec)));
+    let wanted = HOOKS.iter().filter(|spec| ladder.is_wanted(spec));
+    hooks.extend(wanted.map(|spec| ladder.attach(object, &mut links, spec)));
     let core = ["invalidate_range_start", "invalidate_range_end"];
     let refused = hooks.iter().find(|h| core.contains(&h.hook.as_str()) && h.state != HookState::Attached);
     if let Some(hook) = refused {

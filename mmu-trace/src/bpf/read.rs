@@ -12,8 +12,8 @@ use mmu_trace_ebpf::{
         BulkRanges, InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot,
         VmStats, len,
     },
-    decide,
     kind::{Cause, FaultResult, Gap, Initiator, Outcome},
+    page,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -191,7 +191,7 @@ pub(super) fn gaps(ebpf: &Ebpf) -> Result<BTreeMap<Gap, u64>> {
 /// How many page records wait for a fault. Walks the map: only for when it may have overflowed.
 pub(super) fn n_waiting_pages(ebpf: &Ebpf) -> Result<u64> {
     let map: HashMap<_, [u8; PAGE_KEY], [u8; PAGE]> = HashMap::try_from(map(ebpf, "PAGES")?)?;
-    let is_waiting = |value: &[u8; PAGE]| from_bytes(value).is_ok_and(|page| decide::is_pending(&page));
+    let is_waiting = |value: &[u8; PAGE]| from_bytes(value).is_ok_and(|page| page::is_pending(&page));
     Ok(map.iter().filter(|entry| entry.as_ref().is_ok_and(|(_, value)| is_waiting(value))).count() as u64)
 }
 

@@ -5,6 +5,7 @@
 //! static void kvm_mmu_notifier_change_pte(struct mmu_notifier *mn, struct mm_struct *mm,
 //!                                         unsigned long address, pte_t pte);
 //! int  kvm_set_spte_hva(struct kvm *kvm, unsigned long hva, pte_t pte);      // 5.10
+//! static int kvm_set_pte_rmapp(struct kvm *kvm, struct kvm_rmap_head *rmap_head, ...); // below it, in a memslot
 //! bool kvm_set_spte_gfn(struct kvm *kvm, struct kvm_gfn_range *range);       // 5.13 to 6.9
 //! ```
 //! A call is classified at the end of its bracket (see `mmu_trace_ebpf::task`). Its duration needs
@@ -12,7 +13,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function},
+    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function, value},
     decide::{self, bracket_flags, call_flags},
     kind::{Gap, Initiator, Outcome},
     task::{ChangePte, TaskState},
@@ -21,6 +22,7 @@ use mmu_trace_ebpf::{
 use super::{
     super::{
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
+        config,
         maps::{self, add, count_since_start, element},
         read, stream, vm,
     },
@@ -32,6 +34,7 @@ exit_hook!(fx_change_pte, kr_change_pte, returned);
 entry_hook!(fe_kvm_cp, kp_kvm_cp, subscriber_probe);
 entry_hook!(fe_set_spte, kp_set_spte, handler_probe);
 exit_hook!(fx_set_spte, kr_set_spte, arg::N_SET_SPTE, handler_returned);
+entry_hook!(fe_set_pte, kp_set_pte, memslot_probe);
 
 /// `_PAGE_RW` of an x86 PTE.
 const PTE_WRITE: u64 = 1 << 1;
@@ -58,6 +61,13 @@ fn subscriber_probe(_: &Entry) -> Option<()> {
 
 #[inline(always)]
 fn handler_probe(_: &Entry) -> Option<()> {
+    let by_hva = config::value(value::HANDLERS_BY_HVA) == 1;
+    mark(call_flags::SUBSCRIBER | if by_hva { 0 } else { call_flags::HANDLED })
+}
+
+/// The older handler has found a memslot.
+#[inline(always)]
+fn memslot_probe(_: &Entry) -> Option<()> {
     mark(call_flags::SUBSCRIBER | call_flags::HANDLED)
 }
 
@@ -133,7 +143,8 @@ pub(super) fn close(task: &mut TaskState, tid: u32, now: u64) -> Option<()> {
     task.call.flags = 0;
     let bracket = &task.brackets[call.bracket as usize & 3];
     let page = maps::page(&PageKey { mm: bracket.mm, page: call.addr >> 12 }, bracket.slot);
-    let outcome = decide::outcome(call.cause, call.flags, bracket.flags, page.as_deref());
+    let in_merge = decide::in_merge(call.cause, bracket.initiator);
+    let outcome = decide::outcome(in_merge, call.flags, bracket.flags, page.as_deref());
     let stats = maps::stats(bracket.slot).or_else(|| maps::stats(UNATTRIBUTED))?;
     if call.ns != u64::MAX {
         add(&mut stats.change_pte_timed, 1);

@@ -17,6 +17,7 @@ use mmu_trace_ebpf::{
     },
     decide::{self, bracket_flags},
     kind::{Cause, Gap},
+    page::{self, Operation},
     task::{Bracket, Push, TaskState},
 };
 
@@ -189,19 +190,25 @@ fn note_pages(bracket: &Bracket, now: u64) {
     }
     let key = PageKey { mm: bracket.mm, page: bracket.start >> 12 };
     let page = maps::page(&key, bracket.slot);
-    let was_pending = page.as_deref().is_some_and(decide::is_pending);
+    let was_pending = page.as_deref().is_some_and(page::is_pending);
+    let operation = Operation {
+        cause: bracket.cause,
+        initiator: bracket.initiator,
+        flags: bracket.flags,
+        unshares: config::value(value::UNSHARES) == 1,
+    };
     if zapped {
-        let record = decide::zapped_page(bracket.cause, bracket.flags, now);
+        let record = page::zapped_page(&operation, now);
         match page {
-            Some(page) => decide::zap_again(page, &record),
+            Some(page) => page::zap_again(page, &record),
             None => maps::put_page(&key, &record),
         }
         if !was_pending {
             count(Gap::PagePending);
         }
     } else if let Some(page) = page {
-        decide::touch_page(page, bracket.cause, bracket.flags);
-        if was_pending && !decide::is_pending(page) {
+        page::touch_page(page, &operation);
+        if was_pending && !page::is_pending(page) {
             count(Gap::PageSettled);
         }
     }

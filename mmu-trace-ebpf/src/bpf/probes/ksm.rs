@@ -12,8 +12,9 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{Event, PageKey, arg, event_kind},
-    decide::{pte_state, scope},
+    decide::scope,
     kind::{Cause, Gap, Initiator},
+    page::pte_state,
     task::{KsmOp, TaskState},
 };
 

@@ -7,16 +7,18 @@
 //! ```
 //! The unmap's return says whether it zapped; on some paths it lies (5.10's TDP half, yielding
 //! walks), where the flush still tells. From 6.8 on the unmap also runs outside of notifiers: it
-//! counts only inside a bracket of the same task.
+//! counts only inside a bracket of the same task. 5.10's is called for any range of the VMM, so that
+//! only a zap tells that there was guest memory in it.
 
 use mmu_trace_ebpf::{
-    abi::{UNATTRIBUTED, arg, offset},
+    abi::{UNATTRIBUTED, arg, offset, value},
     decide::bracket_flags,
+    task::Bracket,
 };
 
 use super::super::{
     call::{Entry, Exit, entry_hook, exit_hook},
-    maps, read, vm,
+    config, maps, read, vm,
 };
 
 entry_hook!(fe_unmap, kp_unmap, unmap_probe);
@@ -27,7 +29,7 @@ entry_hook!(fe_flush, kp_flush, flush_probe);
 fn unmap_probe(call: &Entry) -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     let top = task.top()?;
-    top.flags |= bracket_flags::HIT;
+    mark_found(top);
     if top.slot == UNATTRIBUTED {
         let kvm = call.args[0];
         let mm: u64 = read::member(kvm, offset::KVM_MM)?;
@@ -36,6 +38,13 @@ fn unmap_probe(call: &Entry) -> Option<()> {
         }
     }
     Some(())
+}
+
+#[inline(always)]
+fn mark_found(bracket: &mut Bracket) {
+    if config::value(value::HANDLERS_BY_HVA) != 1 {
+        bracket.flags |= bracket_flags::HIT;
+    }
 }
 
 #[inline(always)]
@@ -52,7 +61,10 @@ fn flush_probe(_: &Entry) -> Option<()> {
 #[inline(always)]
 pub(super) fn unmapped(zapped: bool) -> Option<()> {
     let top = maps::task(read::current_ids().0)?.top()?;
-    top.flags |= bracket_flags::HIT | if zapped { bracket_flags::ZAPPED } else { 0 };
+    mark_found(top);
+    if zapped {
+        top.flags |= bracket_flags::HIT | bracket_flags::ZAPPED;
+    }
     Some(())
 }
 

@@ -4,6 +4,7 @@
 //! int kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t cr2_or_gpa, u64 error_code, void *insn, int len);
 //! int kvm_tdp_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u32 error_code, bool prefault);  // to 5.15
 //! int kvm_tdp_page_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);              // 5.16
+//! kvm_pfn_t hva_to_pfn(unsigned long addr, bool atomic, ...);                               // to 6.12
 //! ```
 //! The outer function sees every exit for a page (NPF, EPT violation, MMIO) but returns 1 for fixed
 //! and retry alike; the inner one returns the `RET_PF_*` code, and its `fault` names memslot and gfn.
@@ -23,9 +24,10 @@ use mmu_trace_ebpf::{
         Event, MISSING, N_BULK, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags,
         event_kind, offset, value,
     },
-    decide::{self, Around, page_flags, scope},
+    decide::scope,
     histogram::bucket,
     kind::{FaultResult, Gap, Initiator},
+    page::{self, Around, page_flags},
     task::{Fault, TaskState, fault_flags},
 };
 
@@ -40,6 +42,7 @@ entry_hook!(fe_fault, kp_fault, entry_probe);
 exit_hook!(fx_fault, kr_fault, exit_probe);
 entry_hook!(fe_tdp_fault, kp_tdp_fault, result_entry_probe);
 exit_hook!(fx_tdp_fault, kr_tdp_fault, arg::N_TDP_FAULT, result_probe);
+entry_hook!(fe_fault_hva, kp_fault_hva, hva_probe);
 stack_argument_hook!(kp_prefetch, prefetch_probe);
 
 /// Bits of the hardware's error code (`PFERR_*` in `arch/x86/include/asm/kvm_host.h`).
@@ -80,7 +83,15 @@ fn result_probe(call: &Exit) -> Option<()> {
     task.fault.flags &= !fault_flags::RESULT_PENDING;
     let position = config::arg(arg::TDP_FAULT);
     let fault = if position == MISSING { 0 } else { call.arg(position as u64).unwrap_or(task.fault.fault) };
-    resolved(task, result(call.int()), fault_hva(fault).unwrap_or(0))
+    let hva = fault_hva(fault).unwrap_or(task.fault.hva);
+    resolved(task, result(call.int()), hva)
+}
+
+/// Where there is no `fault` to read, the lookup of the frame behind the address tells the address.
+#[inline(always)]
+fn hva_probe(call: &Entry) -> Option<()> {
+    faulting_task()?.fault.hva = call.args[0];
+    Some(())
 }
 
 /// A page was mapped with its neighbour, without a fault of its own: what tore it down is over.
@@ -95,13 +106,13 @@ fn prefetch_probe(call: &Entry, fault: u64) -> Option<()> {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     if let Some(page) = maps::page(&key, task.fault.slot) {
-        if decide::is_pending(page) {
+        if page::is_pending(page) {
             count(Gap::PageSettled);
         }
         page.carried = page.carry;
         page.taken_ns = now;
     } else if ranges_around(task.fault.slot, hva).zap_ns != 0 {
-        maps::put_page(&key, &PageRecord { taken_ns: now, ..decide::NO_RECORD });
+        maps::put_page(&key, &PageRecord { taken_ns: now, ..page::NO_RECORD });
     }
     Some(())
 }
@@ -188,7 +199,7 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
     if record.flags & page_flags::PENDING == 0 {
         return None;
     }
-    let is_avoidable = decide::is_avoidable(&record, task.fault.error_code & WRITE != 0);
+    let is_avoidable = page::is_avoidable(&record, task.fault.error_code & WRITE != 0);
     task.fault.cause = record.cause;
     task.fault.delay_ns = task.fault.t0_ns.saturating_sub(record.zap_ns);
     task.fault.flags |= fault_flags::REFAULT | if is_avoidable { fault_flags::AVOIDABLE } else { 0 };
@@ -208,21 +219,21 @@ fn take_record(key: &PageKey, slot: u32, hva: u64, t0_ns: u64) -> PageRecord {
     let Some(page) = maps::page(key, slot) else {
         if around.zap_ns != 0 {
             // A mark inside a large zapped range: mapped again after that zap.
-            maps::put_page(key, &PageRecord { taken_ns: around.zap_ns, ..decide::NO_RECORD });
+            maps::put_page(key, &PageRecord { taken_ns: around.zap_ns, ..page::NO_RECORD });
         }
-        return decide::refault(decide::NO_RECORD, &around);
+        return page::refault(page::NO_RECORD, &around);
     };
     let own = *page;
-    if decide::is_late(&own, t0_ns) {
+    if page::is_late(&own, t0_ns) {
         page.carried = own.carried.wrapping_add(1);
-        return decide::previous(&own);
+        return page::previous(&own);
     }
-    if decide::is_pending(&own) {
+    if page::is_pending(&own) {
         count(Gap::PageSettled);
     }
     page.carried = own.carry;
     page.taken_ns = if own.zap_ns > around.zap_ns { own.zap_ns } else { around.zap_ns };
-    decide::refault(own, &around)
+    page::refault(own, &around)
 }
 
 #[inline(always)]

@@ -167,7 +167,7 @@ fn refaults(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
     let n = run.pages;
     let writable = formula::faults_on_writable(run);
     let (expected, causes, avoidable): (i64, &[&str], Option<i64>) = match phase.kind {
-        PhaseKind::ReadAfterMerge => (n, KSM, Some(n)),
+        PhaseKind::ReadAfterMerge => (n, KSM, taken_back(run, phase).map(|b| n - b)),
         PhaseKind::GuestWrite | PhaseKind::ZeroPageWrite => (n, &["cow_guest"], Some(0)),
         // Torn down by the read that merges, or by the page that replaces it: the page was read-only
         // until the write, writable after it, so what a working change_pte saves is not one figure.
@@ -196,6 +196,16 @@ fn refaults(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
         checks.push(Check::numbers("avoidable_refaults_total", Some(avoidable), Some(got)));
     }
     checks
+}
+
+/// The pages that ksmd wrote to in the merge before `read`, to take a first step back: a working
+/// `change_pte` would have dropped their mapping then.
+fn taken_back(run: &Run, read: &Phase) -> Option<i64> {
+    let before = run.phases.iter().take_while(|phase| !std::ptr::eq(*phase, read));
+    match before.last() {
+        Some(merge) => formula::broken(merge),
+        None => Some(0),
+    }
 }
 
 #[cfg(test)]
