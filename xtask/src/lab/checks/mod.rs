@@ -6,6 +6,8 @@ mod refusals;
 mod report;
 pub(super) mod series;
 
+pub(super) use self::report::sum_over;
+
 use std::fmt::Display;
 use std::fs;
 use std::path::Path;

@@ -68,7 +68,7 @@ fn parts(report: &Value) -> Vec<&Value> {
 }
 
 /// The sum of the number at `pointer` over all parts; `None` if one part has no number there.
-fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
+pub(in crate::lab) fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
     let parts = parts(report);
     let numbers: Vec<i64> = parts.iter().filter_map(|part| part.pointer(pointer)?.as_i64()).collect();
     (!parts.is_empty() && numbers.len() == parts.len()).then(|| numbers.iter().sum())
