@@ -1,6 +1,19 @@
 //! Where snapshots come from: the live tracer or a capture.
 
+use std::time::Duration;
+
 use crate::model::Snapshot;
+
+/// How a source stands to the kernel it traces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// Whether KVM's module cannot be unloaded because of this process.
+    pub holds_kvm: bool,
+    /// How often tracing began. Each time every counter starts from 0.
+    pub times: u64,
+    /// For how long nothing was traced since it began for the first time.
+    pub untraced: Duration,
+}
 
 /// Something that knows the counters.
 pub trait Source: Send {
@@ -9,4 +22,9 @@ pub trait Source: Send {
     /// # Errors
     /// If they cannot be read. The source stays usable: the next call may succeed.
     fn snapshot(&mut self) -> anyhow::Result<Snapshot>;
+
+    /// How it stands to the kernel now; `None` if it traces none.
+    fn attachment(&self) -> Option<Attachment> {
+        None
+    }
 }

@@ -92,7 +92,35 @@ pub fn must_wait_for_kvm() -> bool {
 /// Whether KVM is loaded or built in.
 #[must_use]
 pub fn kvm_is_loaded() -> bool {
-    is_live(Path::new(KVM))
+    kvm_instance().is_some()
+}
+
+/// One life of KVM in the kernel: unloaded and loaded again, it is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvmInstance(u64);
+
+impl KvmInstance {
+    /// Two that differ, for tests of what depends on it.
+    #[cfg(test)]
+    pub(crate) const EXAMPLES: [Self; 2] = [Self(1), Self(2)];
+}
+
+/// The KVM that can be hooked now.
+#[must_use]
+pub fn kvm_instance() -> Option<KvmInstance> {
+    instance(Path::new(KVM))
+}
+
+/// The inode number of a module's folder in sysfs tells its lives apart: kernfs hands none out twice
+/// in one boot (`__kernfs_new_node`, since Linux 5.5).
+fn instance(module: &Path) -> Option<KvmInstance> {
+    let inode = fs::metadata(module).ok()?.st_ino();
+    is_live(module).then_some(KvmInstance(inode))
+}
+
+/// Whether KVM is a module, which can be unloaded as long as nobody holds it.
+pub(super) fn kvm_is_module() -> bool {
+    Path::new(KVM).join("initstate").exists()
 }
 
 /// Whether the module with this folder in sysfs can be hooked. The folder is there while the module
@@ -216,5 +244,18 @@ mod tests {
             fs::write(module.join("initstate"), state).unwrap();
             assert_eq!(is_live(&module), expected, "{state}");
         }
+    }
+
+    #[test]
+    fn a_module_that_is_loaded_again_is_another_instance() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let (module, old) = (sysfs.path().join("kvm"), sysfs.path().join("old"));
+        assert_eq!(instance(&module), None);
+        fs::create_dir(&module).unwrap();
+        let first = instance(&module);
+        assert!(first.is_some() && first == instance(&module));
+        fs::rename(&module, old).unwrap();
+        fs::create_dir(&module).unwrap();
+        assert!(instance(&module).is_some() && first != instance(&module));
     }
 }

@@ -17,7 +17,7 @@ use mmu_trace_ebpf::{
 use zerocopy::FromBytes;
 
 use super::{
-    BackendChoice, Obstacle,
+    BackendChoice, KvmInstance, Obstacle,
     catalogue::{CHANGE_PTE, GET_TASK_MM, HOOKS},
     constants::{self, Constants},
     host,
@@ -62,6 +62,8 @@ pub struct Live {
     events: Vec<(String, i64)>,
     host: Host,
     fixed_mmu: Option<Mmu>,
+    /// The KVM whose functions are hooked.
+    kvm: Option<KvmInstance>,
     options: Options,
     started: Instant,
     start_unix_ns: u64,
@@ -83,6 +85,8 @@ impl Live {
         if let Some(obstacle) = host::find_obstacles().into_iter().next() {
             return Err(obstacle.into());
         }
+        // Before anything of KVM is looked at: one that is replaced meanwhile must show.
+        let kvm = host::kvm_instance();
         let btf = Btf::load().context("cannot read the kernel's BTF")?;
         let kallsyms = Kallsyms::load().context("cannot read /proc/kallsyms")?;
         let constants = Constants::find(&btf, &kallsyms);
@@ -106,6 +110,7 @@ impl Live {
             events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
             host: describe_host(Some(&kallsyms)),
             fixed_mmu: fixed_mmu(),
+            kvm,
             kallsyms,
             object,
             options,
@@ -130,6 +135,20 @@ impl Live {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The KVM that is traced; `None` if none was loaded at the start.
+    #[must_use]
+    pub fn kvm(&self) -> Option<KvmInstance> {
+        self.kvm
+    }
+
+    /// Whether KVM's module cannot be unloaded because of us: fentry holds the module of its function,
+    /// kprobes do not.
+    #[must_use]
+    pub fn holds_kvm(&self) -> bool {
+        let in_kvm = |hook: &Hook| HOOKS.iter().any(|spec| spec.in_kvm && spec.name == hook.hook);
+        host::kvm_is_module() && self.hooks.iter().any(|h| h.backend == Backend::Fentry && in_kvm(h))
     }
 
     /// Start of tracing, nanoseconds since the Unix epoch.
@@ -306,6 +325,7 @@ impl Live {
             probe_misses: BTreeMap::new(),
             evicted_pages,
             hooks: self.hooks.clone(),
+            kvm_replaced: self.kvm.is_some() && self.kvm != host::kvm_instance(),
             truncated: false,
         })
     }
@@ -451,11 +471,11 @@ fn unix_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What is known while KVM is not loaded: the host, and why there is nothing else.
+/// What is known while KVM is not traced: the host, and why there is nothing else.
 #[must_use]
-pub fn waiting_snapshot() -> Snapshot {
+pub fn waiting_snapshot(reason: &str) -> Snapshot {
     let kallsyms = Kallsyms::load().ok();
-    let reason = Some("kvm is not loaded; the tracer waits for it".to_owned());
+    let reason = Some(reason.to_owned());
     let hooks = HOOKS
         .iter()
         .map(|spec| {

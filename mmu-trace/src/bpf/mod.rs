@@ -19,7 +19,10 @@ mod read;
 mod side;
 mod sys;
 
-pub use host::{Obstacle, Requirement, find_obstacles, kvm_is_loaded, must_wait_for_kvm, requirements};
+pub use host::{
+    KvmInstance, Obstacle, Requirement, find_obstacles, kvm_instance, kvm_is_loaded, must_wait_for_kvm,
+    requirements,
+};
 pub use live::{Live, Options, waiting_snapshot};
 
 /// Which attach backends may be used.

@@ -2,22 +2,17 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context;
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{BackendChoice, CliError, Stop, note, start_tracer};
-use crate::{
-    bpf::{self, Live, Options},
-    http::Server,
-    model::Snapshot,
-    source::Source,
-};
+use super::{BackendChoice, CliError, Stop, note, tracer::Tracer};
+use crate::{bpf::Options, http::Server};
 
-/// How often new VMs are identified and, where KVM is missing, looked for.
+/// How often new VMs are identified, and KVM's comings and goings noticed.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the metrics are served if nobody says otherwise: this host only.
@@ -37,7 +32,8 @@ pub struct DaemonArgs {
     pub max_vms: u32,
 }
 
-/// Traces and serves metrics until SIGINT or SIGTERM.
+/// Traces and serves metrics until SIGINT or SIGTERM. SIGUSR1 makes it let go of KVM, SIGUSR2 take it
+/// again.
 ///
 /// # Errors
 /// If this host cannot be traced or the address cannot be had.
@@ -55,91 +51,53 @@ pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
 
 async fn serve(address: SocketAddr, tracer: Tracer) -> Result<(), CliError> {
     let mut stop = Stop::new()?;
+    let orders = Orders::new()?;
     let source = Box::new(tracer.clone());
     // Before anything is attached: a daemon that is refused must not cost the guests anything.
     let server = Server::bind(address, source).await.map_err(|source| CliError::Bind { address, source })?;
     tracer.start()?;
     let address = server.local_addr().context("asking for the bound address")?;
     note(&format!("serving http://{address}/metrics"));
-    let upkeep = tokio::spawn(upkeep(tracer));
+    let upkeep = tokio::spawn(upkeep(tracer, orders));
     server.serve(stop.requested()).await;
     upkeep.abort();
     note("stopped");
     Ok(())
 }
 
-/// Looks after the tracer between scrapes.
-async fn upkeep(tracer: Tracer) {
+/// SIGUSR1 and SIGUSR2, caught from creation on.
+struct Orders {
+    release: Signal,
+    resume: Signal,
+}
+
+impl Orders {
+    fn new() -> Result<Self, CliError> {
+        let catch = |kind| signal(kind).context("catching signals");
+        Ok(Self { release: catch(SignalKind::user_defined1())?, resume: catch(SignalKind::user_defined2())? })
+    }
+}
+
+/// Looks after the tracer between scrapes, and does what it is told. An error is said once, until
+/// there is another.
+async fn upkeep(tracer: Tracer, mut orders: Orders) {
     let mut tick = tokio::time::interval(UPKEEP_EVERY);
+    let mut said = String::new();
     loop {
-        tick.tick().await;
-        let tracer = tracer.clone();
-        let done = tokio::task::spawn_blocking(move || tracer.look_after()).await;
-        if let Ok(Err(error)) = done {
-            note(&format!("{error:#}"));
-        }
-    }
-}
-
-/// The tracer as a source of snapshots; before KVM is loaded it waits.
-#[derive(Clone)]
-struct Tracer {
-    state: Arc<Mutex<State>>,
-}
-
-enum State {
-    /// KVM is not loaded: nothing to hook yet.
-    Waiting(Options),
-    Running(Box<Live>),
-}
-
-impl Tracer {
-    fn new(options: Options) -> Self {
-        Self { state: Arc::new(Mutex::new(State::Waiting(options))) }
-    }
-
-    /// Begins to trace, if KVM is there; refuses a host that cannot be traced even with KVM.
-    fn start(&self) -> Result<(), CliError> {
-        let mut state = self.lock();
-        let State::Waiting(options) = &*state else { return Ok(()) };
-        if bpf::must_wait_for_kvm() {
-            note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd)");
-        } else {
-            *state = State::Running(Box::new(start_tracer(*options)?));
-        }
-        Ok(())
-    }
-
-    /// Begins to trace once KVM is there; asks new VMs who they are while they live.
-    fn look_after(&self) -> anyhow::Result<()> {
-        let mut state = self.lock();
-        match &mut *state {
-            State::Running(live) => live.identify_new_vms(),
-            State::Waiting(options) if bpf::kvm_is_loaded() => {
-                let live = Live::start(*options).context("kvm was loaded, but tracing cannot start")?;
-                *state = State::Running(Box::new(live));
-                note("kvm was loaded: tracing");
+        let work: fn(&Tracer) -> anyhow::Result<()> = tokio::select! {
+            _ = tick.tick() => Tracer::look_after,
+            _ = orders.release.recv() => |tracer| {
+                tracer.release();
                 Ok(())
-            }
-            State::Waiting(_) => Ok(()),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held aborts a release build; elsewhere the state is still whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Source for Tracer {
-    fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
-        match &mut *self.lock() {
-            State::Waiting(_) => Ok(bpf::waiting_snapshot()),
-            State::Running(live) => {
-                // VMs that the last snapshot showed as ended go now: a scrape saw their last figures.
-                live.reap_ended_vms()?;
-                live.snapshot()
-            }
+            },
+            _ = orders.resume.recv() => Tracer::resume,
+        };
+        let tracer = tracer.clone();
+        let done = tokio::task::spawn_blocking(move || work(&tracer)).await;
+        let error = done.ok().and_then(Result::err).map_or(String::new(), |error| format!("{error:#}"));
+        if error != said {
+            note(if error.is_empty() { "tracing works again" } else { &error });
+            said = error;
         }
     }
 }

@@ -8,6 +8,7 @@ mod progress;
 pub mod record;
 pub mod report;
 mod stop;
+mod tracer;
 pub mod vms;
 
 use std::{

@@ -21,7 +21,7 @@ use super::page;
 use crate::{
     metrics::{self, Health, Process},
     model::Snapshot,
-    source::Source,
+    source::{Attachment, Source},
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -49,24 +49,25 @@ impl Scraper {
         match request.uri().path() {
             "/metrics" => answer(metrics::CONTENT_TYPE, self.metrics().await),
             "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/" => answer(HTML, self.snapshot().await.map(|(snapshot, _)| page::landing(&snapshot))),
+            "/" => answer(HTML, self.snapshot().await.map(|(snapshot, ..)| page::landing(&snapshot))),
             _ => response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics\n".to_owned()),
         }
     }
 
     async fn metrics(&self) -> anyhow::Result<String> {
-        let (snapshot, scrape_duration) = self.snapshot().await?;
+        let (snapshot, attachment, scrape_duration) = self.snapshot().await?;
         let scrape_errors = self.errors.load(Ordering::Relaxed);
-        let health = Health { scrape_duration, scrape_errors, process: Process::load() };
+        let health = Health { scrape_duration, scrape_errors, attachment, process: Process::load() };
         Ok(metrics::encode(&snapshot, &health)?)
     }
 
-    /// A snapshot and how long it took. Readers queue here, on no thread.
-    async fn snapshot(&self) -> anyhow::Result<(Snapshot, Duration)> {
+    /// A snapshot, how its source stands to the kernel, and how long it took. Readers queue here, on no
+    /// thread.
+    async fn snapshot(&self) -> anyhow::Result<(Snapshot, Option<Attachment>, Duration)> {
         let mut source = Arc::clone(&self.source).lock_owned().await;
         let read = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
-            source.snapshot().map(|snapshot| (snapshot, start.elapsed()))
+            source.snapshot().map(|snapshot| (snapshot, source.attachment(), start.elapsed()))
         });
         let snapshot = read.await.context("the reader of the counters panicked").and_then(|result| result);
         if snapshot.is_err() {

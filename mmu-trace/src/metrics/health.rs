@@ -8,6 +8,7 @@ use super::{exposition::Exposition, process::Process, table};
 use crate::{
     model::{Figure, HookState, Quality, Snapshot},
     report::Mode,
+    source::Attachment,
     vm::clean,
 };
 
@@ -21,6 +22,8 @@ pub struct Health {
     pub scrape_duration: Duration,
     /// Scrapes that got none.
     pub scrape_errors: u64,
+    /// How the source stands to the kernel; `None` if it traces none.
+    pub attachment: Option<Attachment>,
     /// This process; `None` if `/proc/self` could not be read.
     pub process: Option<Process>,
 }
@@ -29,6 +32,9 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, health: &Hea
     exposition.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     add_kernel(exposition, snapshot);
     add_quality(exposition, &snapshot.quality);
+    if let Some(attachment) = &health.attachment {
+        add_attachment(exposition, attachment);
+    }
     exposition.set(&table::SCRAPE_DURATION, &[], health.scrape_duration.as_secs_f64());
     exposition.add(&table::SCRAPE_ERRORS, &[], health.scrape_errors);
     if let Some(process) = &health.process {
@@ -81,6 +87,12 @@ fn add_gap(exposition: &mut Exposition, gap: Gap, n: u64) {
         | Gap::MissedKsmReturn
         | Gap::UnknownCaller => exposition.add(&table::DATA_GAPS, &[gap.label()], n),
     }
+}
+
+fn add_attachment(exposition: &mut Exposition, attachment: &Attachment) {
+    exposition.set(&table::KVM_HELD, &[], f64::from(u8::from(attachment.holds_kvm)));
+    exposition.add(&table::ATTACHMENTS, &[], attachment.times);
+    exposition.add_f64(&table::UNTRACED_SECONDS, &[], attachment.untraced.as_secs_f64());
 }
 
 fn add_process(exposition: &mut Exposition, process: &Process) {

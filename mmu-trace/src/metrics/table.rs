@@ -97,6 +97,12 @@ series! {
         "Whether a group of figures is known on this host; if 0 its series are absent, for the reason given.";
     PROBE_ATTACHED = Gauge "mmu_trace_probe_attached" [""] ["hook", "symbol", "backend"],
         "Whether a hook is attached to the kernel function it needs.";
+    KVM_HELD = Gauge "mmu_trace_kvm_module_held" [""] [],
+        "Whether this daemon keeps the module kvm from being unloaded; SIGUSR1 makes it let go.";
+    ATTACHMENTS = Counter "mmu_trace_attachments_total" [""] [],
+        "How often tracing began: at the start and after kvm was replaced or released; counters then reset.";
+    UNTRACED_SECONDS = Counter "mmu_trace_untraced_seconds_total" ["seconds"] [],
+        "Time since tracing first began in which nothing was traced.";
     LOST_EVENTS = Counter "mmu_trace_lost_events_total" [""] ["stage"],
         "Events a recording lost; no counter here comes from events.";
     MISSED_RETURNS = Counter "mmu_trace_missed_returns_total" [""] ["hook"],

@@ -16,6 +16,10 @@ pub struct Quality {
     pub evicted_pages: u64,
     /// Every hook and its state.
     pub hooks: Vec<Hook>,
+    /// Whether KVM was unloaded while its functions were hooked: what came after that is missing, also
+    /// if it was loaded again.
+    #[serde(default)]
+    pub kvm_replaced: bool,
     /// Set where the end of a capture is missing or damaged: the snapshot is the last one before that.
     pub truncated: bool,
 }
@@ -116,6 +120,7 @@ impl Quality {
         no_gap
             && self.missed_returns() == 0
             && self.map_full() == 0
+            && !self.kvm_replaced
             && !self.truncated
             && self.hooks.iter().all(|h| !h.required || h.state == HookState::Attached)
     }

@@ -54,6 +54,7 @@ impl From<&model::Quality> for Quality {
             map_full: quality.map_full(),
             orphan_brackets: quality.gap(Gap::OrphanBracket),
             unbracketed: quality.gap(Gap::Unbracketed),
+            kvm_replaced: quality.kvm_replaced,
             hooks: quality.hooks.iter().map(Hook::from).collect(),
         }
     }

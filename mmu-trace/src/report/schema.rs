@@ -101,6 +101,9 @@ pub struct Quality {
     pub orphan_brackets: u64,
     /// `change_pte` calls outside every known bracket.
     pub unbracketed: u64,
+    /// Whether KVM was unloaded meanwhile: nothing of it is seen since.
+    #[serde(default)]
+    pub kvm_replaced: bool,
     /// Every hook.
     pub hooks: Vec<Hook>,
 }

@@ -86,6 +86,9 @@ fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
             "the end of the capture is missing or damaged, these are the last figures before that".to_owned(),
         );
     }
+    if quality.kvm_replaced {
+        words.push("kvm was unloaded meanwhile, and nothing of it is seen since".to_owned());
+    }
     let failed = quality.hooks.iter().filter(|h| h.required && h.state != HookState::Attached);
     words.extend(failed.map(|h| format!("hook {} is not attached", h.hook)));
     if quality.missed_returns() > 0 {
