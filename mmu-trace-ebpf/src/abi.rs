@@ -106,15 +106,19 @@ wire! {
 
 wire! {
     /// Who holds a slot (map `VM_SLOTS`, indexed by slot).
-    pub struct VmSlot = 40; {
+    pub struct VmSlot = 48; {
         /// The VM's `mm_struct`; 0: the slot is free.
         pub mm: u64,
         /// The newest `struct kvm` seen for it; 0: not seen yet.
         pub kvm: u64,
-        /// Time of registration, `CLOCK_MONOTONIC` nanoseconds.
+        /// Time of registration, or of the first VM since all before it ended; `CLOCK_MONOTONIC`
+        /// nanoseconds.
         pub created_ns: u64,
-        /// Time of `kvm_destroy_vm`; 0: the VM lives.
+        /// Time of `kvm_destroy_vm` of the last VM; 0: one lives. Of an address space that had several
+        /// VMs when it was found it may be set too early: only the first of them was counted.
         pub ended_ns: u64,
+        /// VMs of this address space that live, as far as they were seen to begin; it counts below 0.
+        pub n_vms: u64,
         /// Thread group id of the VMM in the initial PID namespace; 0: unknown.
         pub tgid: u32,
         /// KVM's page-table implementation, see [`mmu`].
@@ -467,6 +471,6 @@ pub mod driver_op {
     pub const SCOPE: u64 = 9;
     /// `mm, kvm, tgid`.
     pub const VM_START: u64 = 10;
-    /// `mm, kvm`.
+    /// `mm`.
     pub const VM_END: u64 = 11;
 }

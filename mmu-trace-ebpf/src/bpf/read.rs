@@ -39,6 +39,13 @@ pub(super) fn mm_tgid(mm: u64) -> u32 {
     member(owner, offset::TASK_TGID).unwrap_or(0)
 }
 
+/// Whether an address space has lost its last user (`mm_update_next_owner` in `exit_mm`). Where that
+/// cannot be told it counts as alive.
+#[inline(always)]
+pub(super) fn mm_is_dead(mm: u64) -> bool {
+    member::<u64>(mm, offset::MM_OWNER) == Some(0)
+}
+
 /// The current thread id and thread group id in the initial PID namespace.
 #[inline(always)]
 pub(super) fn current_ids() -> (u32, u32) {

@@ -1,4 +1,9 @@
 //! Which VM an address space belongs to: registration, lookup, end.
+//!
+//! MMU notifiers know address spaces, not VMs: what they report concerns every VM of a process. So the
+//! VMs of one address space share a slot, which counts how many of them live and ends with the last.
+//! The address of a dead `mm_struct` is soon used again, at times even under the same process id: with
+//! its last user an address space loses its slot, whose figures stay for userspace to read.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
@@ -8,7 +13,7 @@ use mmu_trace_ebpf::{
 
 use super::{
     config,
-    maps::{FREE_SLOTS, VM_SLOTS, VMS, count},
+    maps::{FREE_SLOTS, VM_SLOTS, VMS, add, count},
     read, stream,
 };
 
@@ -35,10 +40,11 @@ pub(super) fn register(mm: u64, kvm: u64, tgid: u32) -> u32 {
     };
     // SAFETY: no preconditions.
     let created_ns = unsafe { bpf_ktime_get_ns() };
-    let holder = VmSlot { mm, kvm, created_ns, ended_ns: 0, tgid, mmu: mmu::UNKNOWN };
+    let holder = VmSlot { mm, kvm, created_ns, ended_ns: 0, n_vms: 1, tgid, mmu: mmu::UNKNOWN };
     if VM_SLOTS.set(slot, &holder, 0).is_err() || VMS.insert(mm, slot, NO_EXIST).is_err() {
         // Another CPU registered the same VM in between.
-        let _ = VM_SLOTS.set(slot, VmSlot { mm: 0, kvm: 0, created_ns: 0, ended_ns: 0, tgid: 0, mmu: 0 }, 0);
+        let free = VmSlot { mm: 0, kvm: 0, created_ns: 0, ended_ns: 0, n_vms: 0, tgid: 0, mmu: 0 };
+        let _ = VM_SLOTS.set(slot, free, 0);
         let _ = FREE_SLOTS.push(slot, 0);
         return slot_of(mm);
     }
@@ -63,9 +69,13 @@ pub(super) fn start(mm: u64, kvm: u64, tgid: u32) {
     if holder.tgid == tgid || holder.tgid == 0 {
         holder.kvm = kvm;
         holder.tgid = tgid;
-        holder.ended_ns = 0;
-        // SAFETY: no preconditions.
-        holder.created_ns = unsafe { bpf_ktime_get_ns() };
+        add(&mut holder.n_vms, 1);
+        if holder.ended_ns != 0 {
+            // Page records from before are of VMs that have ended.
+            // SAFETY: no preconditions.
+            holder.created_ns = unsafe { bpf_ktime_get_ns() };
+            holder.ended_ns = 0;
+        }
         return;
     }
     // The address of an ended VM's `mm_struct` was used again before userspace freed its slot.
@@ -91,7 +101,7 @@ pub(super) fn note_kvm(slot: u32, kvm: u64) -> Option<()> {
 
 /// A `struct kvm` is being destroyed.
 #[inline(always)]
-pub(super) fn end(mm: u64, kvm: u64) {
+pub(super) fn end(mm: u64) {
     let slot = slot_of(mm);
     if slot == UNATTRIBUTED {
         return;
@@ -99,12 +109,19 @@ pub(super) fn end(mm: u64, kvm: u64) {
     let Some(holder) = VM_SLOTS.get_ptr_mut(slot) else { return };
     // SAFETY: as above.
     let holder = unsafe { &mut *holder };
-    if holder.kvm != kvm && holder.kvm != 0 {
+    add(&mut holder.n_vms, u64::MAX);
+    // SAFETY: a counter in a map value. Volatile: other CPUs count as well.
+    let n_left = unsafe { core::ptr::from_ref(&holder.n_vms).read_volatile() } as i64;
+    let is_dead = read::mm_is_dead(mm);
+    if n_left > 0 && !is_dead {
         return;
     }
     // SAFETY: no preconditions.
     holder.ended_ns = unsafe { bpf_ktime_get_ns() };
     stream::emit(&event(event_kind::VM_END, slot, holder.tgid, holder.ended_ns));
+    if is_dead {
+        let _ = VMS.remove(mm);
+    }
 }
 
 #[inline(always)]

@@ -318,7 +318,7 @@ fn unknown_address_spaces_are_unattributed_and_an_ended_vm_stays_readable() {
     let rows = read::invalidations(&driver.object.ebpf).expect("rows");
     assert_eq!((rows.len(), rows[0].slot, rows[0].ranges), (1, 0, 1));
     driver.merge(1, true);
-    driver.run(&[op::VM_END, MM, KVM]);
+    driver.run(&[op::VM_END, MM]);
     let slots = read::slots(&driver.object.ebpf, 4).expect("slots");
     assert!(slots[0].1.ended_ns > 0);
     assert_eq!(driver.vm().change_pte_calls(), 2);
@@ -350,10 +350,30 @@ fn a_merged_page_that_is_discarded_or_covered_is_not_the_merges_fault() {
 fn records_of_an_ended_vm_are_not_those_of_the_next_at_the_same_address() {
     let mut driver = driver_or_skip!();
     driver.merge(1, true);
-    driver.run(&[op::VM_END, MM, KVM]);
+    driver.run(&[op::VM_END, MM]);
     driver.run(&[op::VM_START, MM, KVM, 1]);
     driver.fault(1, READ, FIXED);
     assert_eq!(driver.vm().refaults_total().n, 0);
+}
+
+#[test]
+fn the_vms_of_one_process_share_an_entry_that_ends_with_the_last() {
+    const SECOND_KVM: u64 = KVM + 0x1_0000;
+    let mut driver = driver_or_skip!();
+    let slot = |driver: &Driver| read::slots(&driver.object.ebpf, 4).expect("slots")[0];
+    driver.merge(1, true);
+    driver.run(&[op::VM_START, MM, SECOND_KVM, 1]);
+    assert_eq!(slot(&driver).1.n_vms, 2);
+    // What was zapped before the second began is still waited for.
+    driver.fault(1, READ, FIXED);
+    assert_eq!(driver.vm().refaults_total().n, 1);
+    driver.run(&[op::VM_END, MM]);
+    assert_eq!((slot(&driver).1.n_vms, slot(&driver).1.ended_ns), (1, 0));
+    driver.run(&[op::VM_END, MM]);
+    assert!(slot(&driver).1.ended_ns > 0);
+    driver.run(&[op::VM_START, MM, KVM, 1]);
+    assert_eq!((slot(&driver).1.n_vms, slot(&driver).1.ended_ns), (1, 0));
+    assert_eq!(read::slots(&driver.object.ebpf, 4).expect("slots").len(), 1);
 }
 
 #[test]

@@ -181,6 +181,9 @@ impl Live {
             if self.identities.get(&slot).is_none_or(|known| known.pid != holder.tgid) {
                 self.identities.insert(slot, identify(holder.tgid));
             }
+            if let Some(identity) = self.identities.get_mut(&slot) {
+                recount(identity, &holder);
+            }
         }
         Ok(())
     }
@@ -213,15 +216,18 @@ impl Live {
         let mut rows = self.rows_by_slot()?;
         let mut vms = Vec::new();
         let slots = self.slots()?;
+        self.ended.clear();
         for (slot, holder) in &slots {
             vms.push(self.vm(*slot, holder, rows.remove(slot).unwrap_or_default())?);
+            if !vms.last().is_some_and(|vm| vm.alive) {
+                self.ended.push(*slot);
+            }
         }
         let mut identities: Vec<_> = vms.iter().map(|vm| vm.identity.clone()).collect();
         vm::disambiguate(&mut identities);
         for (vm, identity) in vms.iter_mut().zip(identities) {
             vm.identity = identity;
         }
-        self.ended = slots.iter().filter(|(_, h)| has_ended(h)).map(|(slot, _)| *slot).collect();
         let unattributed = self.counters(UNATTRIBUTED, rows.remove(&UNATTRIBUTED).unwrap_or_default())?;
         Ok(Snapshot {
             host: self.host.clone(),
@@ -240,7 +246,8 @@ impl Live {
     pub fn reap_ended_vms(&mut self) -> Result<()> {
         let slots: BTreeMap<u32, VmSlot> = self.slots()?.into_iter().collect();
         for slot in std::mem::take(&mut self.ended) {
-            if let Some(holder) = slots.get(&slot).filter(|h| has_ended(h)) {
+            let Some(holder) = slots.get(&slot) else { continue };
+            if self.has_ended(slot, holder)? {
                 read::free_slot(&mut self.object.ebpf, slot, holder)?;
                 self.identities.remove(&slot);
             }
@@ -266,10 +273,21 @@ impl Live {
         Ok(Vm {
             identity: self.identities.get(&slot).cloned().unwrap_or_default(),
             mmu: self.mmu(holder),
-            alive: !has_ended(holder),
+            alive: !self.has_ended(slot, holder)?,
             counters: self.counters(slot, rows)?,
             histograms,
         })
+    }
+
+    /// Whether the last VM of a process has ended.
+    fn has_ended(&self, slot: u32, holder: &VmSlot) -> Result<bool> {
+        let proc = Path::new("/proc");
+        if holder.ended_ns == 0 {
+            return Ok(holder.tgid != 0 && !proc.join(holder.tgid.to_string()).exists());
+        }
+        // Of several VMs that ran before the tracer only one was counted: the process knows better.
+        let has_vms = || vm::count_vms(proc, holder.tgid).is_ok_and(|n| n > 0);
+        Ok(!read::is_registered(&self.object.ebpf, slot, holder)? || !has_vms())
     }
 
     /// KVM's choice for this VM; newer kernels make it once for all.
@@ -357,8 +375,14 @@ fn add(total: &mut BTreeMap<u16, u64>, part: &BTreeMap<u16, u64>) {
     }
 }
 
-fn has_ended(holder: &VmSlot) -> bool {
-    holder.ended_ns != 0 || (holder.tgid != 0 && !Path::new("/proc").join(holder.tgid.to_string()).exists())
+/// Notes how many VMs the process has, unless it is known to have had one only. Its descriptors show a
+/// VM a moment after the kernel side, which in turn counts those from before the tracer as one.
+fn recount(identity: &mut VmIdentity, holder: &VmSlot) {
+    let begun = u32::try_from(holder.n_vms).unwrap_or(0);
+    if holder.ended_ns == 0 && (identity.n_vms != 1 || begun > 1) {
+        let found = vm::count_vms(Path::new("/proc"), identity.pid).unwrap_or(0);
+        identity.n_vms = identity.n_vms.max(found).max(begun);
+    }
 }
 
 fn attach(

@@ -50,6 +50,12 @@ pub(super) fn slots(ebpf: &Ebpf, n_slots: u32) -> Result<Vec<(u32, VmSlot)>> {
     Ok(used)
 }
 
+/// Whether the address space of a slot's holder is still its: it is not once it has died.
+pub(super) fn is_registered(ebpf: &Ebpf, slot: u32, holder: &VmSlot) -> Result<bool> {
+    let vms: HashMap<_, u64, u32> = HashMap::try_from(map(ebpf, "VMS")?)?;
+    Ok(vms.get(&holder.mm, 0).is_ok_and(|held| held == slot))
+}
+
 /// Zeroes a slot whose VM ended and gives it back; its counters are gone.
 pub(super) fn free_slot(ebpf: &mut Ebpf, slot: u32, holder: &VmSlot) -> Result<()> {
     let mut vms: HashMap<_, u64, u32> = HashMap::try_from(ebpf.map_mut("VMS").context("no map VMS")?)?;

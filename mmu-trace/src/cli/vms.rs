@@ -41,14 +41,19 @@ fn as_text(found: &Discovery) -> String {
         ("VM", Align::Text),
         ("pid", Align::Number),
         ("VMM", Align::Text),
+        ("VMs", Align::Number),
         ("uuid", Align::Number),
         ("cgroup", Align::Text),
     ]);
-    for VmIdentity { name, uuid, pid, vmm, cgroup } in found.vms.iter().map(|vm| vm.identity.clone()) {
-        table.row([name, pid.to_string(), vmm, uuid.unwrap_or_default(), cgroup.unwrap_or_default()]);
+    for VmIdentity { name, uuid, pid, vmm, cgroup, n_vms } in found.vms.iter().map(|vm| vm.identity.clone()) {
+        let (uuid, cgroup) = (uuid.unwrap_or_default(), cgroup.unwrap_or_default());
+        table.row([name, pid.to_string(), vmm, n_vms.to_string(), uuid, cgroup]);
     }
-    let list =
+    let mut list =
         if found.vms.is_empty() { "No process with a VM found.\n".to_owned() } else { table.render("") };
+    if found.vms.iter().any(|vm| vm.identity.n_vms > 1) {
+        list += "VMs of one process share one entry, here and in every figure.\n";
+    }
     let skipped = found.skipped.iter().map(|(reason, n)| format!("Processes {}: {n}\n", reason.label()));
     skipped.fold(list, |list, line| list + &line)
 }
@@ -76,7 +81,7 @@ mod tests {
 
     fn found() -> Discovery {
         let identity =
-            VmIdentity { name: "web1".into(), pid: 7, vmm: "qemu".into(), ..VmIdentity::default() };
+            VmIdentity { name: "web1".into(), pid: 7, vmm: "qemu".into(), n_vms: 1, ..VmIdentity::default() };
         Discovery {
             vms: vec![FoundVm { pid: 7, start_time_ticks: 1, identity }],
             skipped: BTreeMap::from([(SkipReason::Denied, 90)]),
@@ -91,6 +96,16 @@ mod tests {
             "{text}"
         );
         assert!(as_text(&Discovery::default()).starts_with("No process with a VM found."));
+    }
+
+    #[test]
+    fn several_vms_in_one_process_are_one_entry_that_says_so() {
+        let mut found = found();
+        assert!(!as_text(&found).contains("share"));
+        found.vms[0].identity.n_vms = 2;
+        let text = as_text(&found);
+        assert!(text.contains("web1") && text.contains("VMs of one process share one entry"), "{text}");
+        assert!(as_json(&found).unwrap().contains("\"n_vms\": 2"));
     }
 
     #[test]

@@ -83,6 +83,8 @@ series! {
         "Calls of write_protect_page that tore the mapping down and then gave up.";
     VM_INFO = Gauge "mmu_trace_vm_info" [""] ["domain", "uuid", "pid", "vmm", "cgroup"],
         "A running VM; always 1.";
+    VMS_IN_PROCESS = Gauge "mmu_trace_vms_in_process" [""] ["domain", "uuid"],
+        "VMs in the VMM's process, the most seen at a time; they share all figures of this domain.";
     PAGE_FAULT_SECONDS = Histogram "mmu_trace_page_fault_seconds" ["seconds"] [],
         "Duration of kvm_mmu_page_fault on the whole host; the sum is estimated from the buckets.";
     REFAULT_SECONDS = Histogram "mmu_trace_refault_seconds" ["seconds"] [],

@@ -46,6 +46,9 @@ fn add_info(exposition: &mut Exposition, vm: &Vm) {
     let uuid = id.uuid.as_deref().unwrap_or_default();
     let cgroup = id.cgroup.as_deref().unwrap_or_default();
     exposition.set(&table::VM_INFO, &[&id.name, uuid, &pid, &id.vmm, cgroup], 1.0);
+    if id.n_vms != 0 {
+        exposition.set(&table::VMS_IN_PROCESS, &[&id.name, uuid], f64::from(id.n_vms));
+    }
 }
 
 /// The series of one `domain` label.

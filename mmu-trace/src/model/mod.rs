@@ -81,6 +81,10 @@ pub struct VmIdentity {
     pub vmm: String,
     /// The process's cgroup path, if known.
     pub cgroup: Option<String>,
+    /// VMs in this process, the most that were seen at a time; 0: unknown. They share one address space
+    /// and so all figures.
+    #[serde(default)]
+    pub n_vms: u32,
 }
 
 /// KVM's page-table implementation for a VM.

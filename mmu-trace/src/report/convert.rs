@@ -79,6 +79,7 @@ fn identified(snapshot: &Snapshot, vm: &model::Vm) -> Vm {
         pid: Some(id.pid).filter(|&pid| pid != 0),
         vmm: Some(id.vmm.clone()).filter(|vmm| !vmm.is_empty()),
         mmu: vm.mmu,
+        vms_in_process: Some(id.n_vms).filter(|&n| n != 0),
         ..Vm::counted(snapshot, &id.name, &vm.counters, vm.histograms.as_ref())
     }
 }
@@ -99,6 +100,7 @@ impl Vm {
             pid: None,
             vmm: None,
             mmu: None,
+            vms_in_process: None,
             change_pte: known(Figure::ChangePte).then(|| ChangePte::from(counters)),
             would_be_change_pte: counterfactual.then(|| causes(&counters.would_be)),
             invalidations: known(Figure::Invalidations).then(|| invalidations(&counters.invalidations)),

@@ -136,6 +136,9 @@ pub struct Vm {
     pub vmm: Option<String>,
     /// KVM's page-table implementation, if known.
     pub mmu: Option<Mmu>,
+    /// VMs in this process, the most seen at a time, if known; all of them share these figures.
+    #[serde(default)]
+    pub vms_in_process: Option<u32>,
     /// `null` where the kernel has no such callback or its hook is not attached.
     pub change_pte: Option<ChangePte>,
     /// `null` in direct mode.

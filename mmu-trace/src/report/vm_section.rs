@@ -32,6 +32,8 @@ fn title(vm: &model::Vm, shown: &Vm) -> String {
     };
     let pid = shown.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
     let mut facts = vec![known(shown.vmm.clone(), |vmm| vmm), pid, mmu.to_owned()];
+    let several = shown.vms_in_process.filter(|&n| n > 1);
+    facts.extend(several.map(|n| format!("{n} VMs in this process, counted together")));
     facts.extend(shown.uuid.as_ref().map(|uuid| format!("uuid {uuid}")));
     facts.extend((!vm.alive).then(|| "ended".to_owned()));
     facts.extend(vm.identity.cgroup.as_ref().map(|cgroup| format!("cgroup {cgroup}")));

@@ -15,7 +15,8 @@ const MAX_CGROUP_BYTES: usize = 256;
 /// Characters of a UUID that tell equal names apart.
 const UUID_PREFIX: usize = 8;
 
-/// Who the VM of process `pid` is. Its cgroup is left out if it cannot be read.
+/// Who the VM of process `pid` is, without how many there are in it. Its cgroup is left out if it cannot
+/// be read.
 ///
 /// # Errors
 /// If the process is gone, or not ours to look at.
@@ -41,6 +42,7 @@ fn identity(pid: u32, comm: &str, parsed: Parsed, cgroup: Option<String>) -> VmI
         pid,
         vmm: vmm.to_owned(),
         cgroup,
+        n_vms: 0,
     }
 }
 

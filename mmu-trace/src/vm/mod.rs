@@ -1,12 +1,13 @@
 //! Which processes run VMs, and who those VMs are.
 //!
-//! A process that holds a file descriptor on `anon_inode:kvm-vm` runs a VM. Who it is, its VMM's
-//! command line tells. Processes come and go while `/proc` is read and may belong to others: what
+//! A process that holds a file descriptor on `anon_inode:kvm-vm` runs a VM, or several, which the kernel
+//! tells from each other no better than we do. Who it is, its VMM's command line tells. Processes come and go while `/proc` is read and may belong to others: what
 //! could not be looked at is counted by reason, never guessed.
 //!
 //! Every function takes the root of the proc file system, normally `/proc`.
 
 mod cmdline;
+mod descriptors;
 mod identity;
 mod proc;
 mod untrusted;
@@ -17,14 +18,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use descriptors::count_vms;
 pub use identity::{disambiguate, identify};
 pub use proc::{ProcError, start_time_ticks};
 pub use untrusted::{MAX_NAME_BYTES, clean};
 
 use crate::model::VmIdentity;
-
-/// What the kernel calls the file behind a VM's descriptor.
-const KVM_VM_LINK: &str = "anon_inode:kvm-vm";
 
 /// A process that runs a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,25 +109,13 @@ fn pids(proc_root: &Path) -> Result<Vec<u32>, ProcError> {
 }
 
 fn look_at(proc_root: &Path, pid: u32) -> Result<Option<FoundVm>, ProcError> {
-    let dir = proc_root.join(pid.to_string());
-    if !has_vm(&dir.join("fd"))? {
+    let n_vms = count_vms(proc_root, pid)?;
+    if n_vms == 0 {
         return Ok(None);
     }
     let start_time_ticks = start_time_ticks(proc_root, pid)?;
-    Ok(Some(FoundVm { pid, start_time_ticks, identity: identify(proc_root, pid)? }))
-}
-
-/// Whether one of the descriptors is a VM. A descriptor closed meanwhile is none.
-fn has_vm(fd_dir: &Path) -> Result<bool, ProcError> {
-    for fd in names(fd_dir)? {
-        match fs::read_link(&fd) {
-            Ok(target) if target.as_os_str() == KVM_VM_LINK => return Ok(true),
-            Ok(_) => {}
-            Err(error) if vanished(&error) => {}
-            Err(source) => return Err(ProcError::Read { path: fd, source }),
-        }
-    }
-    Ok(false)
+    let identity = VmIdentity { n_vms, ..identify(proc_root, pid)? };
+    Ok(Some(FoundVm { pid, start_time_ticks, identity }))
 }
 
 fn names(dir: &Path) -> Result<Vec<PathBuf>, ProcError> {
@@ -145,7 +132,7 @@ fn vanished(error: &io::Error) -> bool {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::*;
+    use super::{descriptors::KVM_VM_LINK, *};
 
     fn process(root: &Path, pid: u32, cmdline: &[u8], fd_target: &str) {
         let dir = root.join(pid.to_string());

@@ -72,3 +72,21 @@ fn what_a_missing_hook_would_have_counted_is_unknown() {
     assert_eq!(report.vms[0].ksm.merges, None);
     assert_eq!(report.vms[0].ksm.cow_breaks, Some(1_024));
 }
+
+#[test]
+fn several_vms_in_one_process_are_one_entry_that_says_so() {
+    let mut snapshot = fixture::noop();
+    assert!(!text(&snapshot).contains("in this process"));
+    snapshot.vms[0].identity.n_vms = 2;
+    assert!(text(&snapshot).replace("\n  ", " ").contains("2 VMs in this process, counted together"));
+    let vms: Vec<_> = Report::from(&snapshot).vms.iter().map(|vm| vm.vms_in_process).collect();
+    assert_eq!(vms, [Some(2), None]);
+}
+
+#[test]
+fn figures_after_kvm_was_unloaded_are_missing() {
+    let mut snapshot = fixture::noop();
+    snapshot.quality.kvm_replaced = true;
+    assert!(text(&snapshot).contains("INCOMPLETE: kvm was unloaded meanwhile"));
+    assert!(!Report::from(&snapshot).quality.complete);
+}

@@ -41,7 +41,7 @@ fn driver(ctx: RawTracePointContext) -> i32 {
             Some(())
         }
         driver_op::VM_END => {
-            vm::end(arg(1), arg(2));
+            vm::end(arg(1));
             Some(())
         }
         _ => None,

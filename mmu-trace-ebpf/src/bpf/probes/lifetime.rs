@@ -39,8 +39,7 @@ fn create_probe(call: &Entry) -> Option<()> {
 
 #[inline(always)]
 fn destroy_probe(call: &Entry) -> Option<()> {
-    let kvm = call.args[0];
-    vm::end(read::member(kvm, offset::KVM_MM)?, kvm);
+    vm::end(read::member(call.args[0], offset::KVM_MM)?);
     Some(())
 }
 
