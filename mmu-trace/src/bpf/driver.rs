@@ -232,12 +232,14 @@ fn a_host_write_to_an_unmapped_merged_page_is_not_mapped_and_not_avoidable() {
 #[test]
 fn effective_calls_are_told() {
     let mut driver = driver_or_skip!();
-    for (cause, pte, changed) in [(Cause::KsmWriteProtect, PTE_RO, 1), (Cause::CowHost, PTE_RW, 1)] {
-        driver.run(&[op::RANGE_START, MM, 0x1000, 0x2000, 0x103, caller(cause)]);
+    for (cause, page, pte) in [(Cause::KsmWriteProtect, 1, PTE_RO), (Cause::CowHost, 2, PTE_RW)] {
+        let start = page << 12;
+        driver.run(&[op::RANGE_START, MM, start, start + 0x1000, 0x103, caller(cause)]);
         driver.run(&[op::UNMAP, 0]);
-        driver.run(&[op::CHANGE_PTE, MM, 0x1000, pte, caller(cause)]);
-        driver.run(&[op::SET_SPTE, 1, changed]);
-        driver.run(&[op::RANGE_END, MM, 0x1000]);
+        driver.run(&[op::CHANGE_PTE, MM, start, pte, caller(cause)]);
+        driver.run(&[op::SET_SPTE, 1, 1]);
+        driver.run(&[op::RANGE_END, MM, start]);
+        driver.fault(page, READ, FIXED);
     }
     // A handler that forgets to say so (5.10) is given away by its flush.
     driver.run(&[op::RANGE_START, MM, 0x1000, 0x2000, 0x103, caller(Cause::KsmReplace)]);
@@ -249,6 +251,8 @@ fn effective_calls_are_told() {
     assert_eq!(vm.change_pte_outcome(Outcome::EffectiveUpdated), 2);
     assert_eq!(vm.change_pte_outcome(Outcome::EffectiveDropped), 1);
     assert_eq!(vm.change_pte_calls(), 3);
+    // What was updated is still mapped; what was dropped faults.
+    assert_eq!((vm.refaults_total().n, refaults(&vm, Cause::CowHost)), (1, (1, 0)));
 }
 
 #[test]

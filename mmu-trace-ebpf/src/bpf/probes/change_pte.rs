@@ -141,10 +141,14 @@ pub(super) fn close(task: &mut TaskState, tid: u32, now: u64) -> Option<()> {
         return None;
     }
     task.call.flags = 0;
-    let bracket = &task.brackets[call.bracket as usize & 3];
+    let bracket = &mut task.brackets[call.bracket as usize & 3];
     let page = maps::page(&PageKey { mm: bracket.mm, page: call.addr >> 12 }, bracket.slot);
     let in_merge = decide::in_merge(call.cause, bracket.initiator);
     let outcome = decide::outcome(in_merge, call.flags, bracket.flags, page.as_deref());
+    if outcome == Outcome::EffectiveDropped as u8 {
+        // Torn down after all, by the call itself: the next access faults.
+        bracket.flags |= bracket_flags::FLUSHED;
+    }
     let stats = maps::stats(bracket.slot).or_else(|| maps::stats(UNATTRIBUTED))?;
     if call.ns != u64::MAX {
         add(&mut stats.change_pte_timed, 1);
