@@ -28,6 +28,9 @@ pub struct Identity {
 /// The VM that the phases are about.
 pub const LAB_VM: Identity = Identity { name: "lab", uuid: "11111111-2222-3333-4444-555555555555" };
 
+/// The VM of the run with a working `change_pte`.
+pub const CONTROL_VM: Identity = Identity { name: "control", uuid: "11111111-2222-3333-4444-666666666666" };
+
 /// An idle VM that runs before the tracer does, and must be found all the same.
 pub const EARLY_VM: Identity = Identity { name: "early", uuid: "66666666-7777-8888-9999-000000000000" };
 
@@ -71,6 +74,9 @@ const fn counted(name: &'static str, symbols: &'static [&'static str]) -> Counte
 
 /// KVM's statistics in debugfs, summed over all VMs. Only the first exists on every kernel.
 pub const KVM_COUNTERS: &[&str] = &["pf_fixed", "pf_taken", "pf_spurious", "pf_emulate", "exits"];
+
+/// Calls of KVM's unmap that the control module had do nothing.
+pub const SUPPRESSED: &str = "control:suppressed";
 
 /// KSM's files in sysfs.
 pub const KSM_COUNTERS: &[&str] = &["pages_shared", "pages_sharing", "full_scans"];

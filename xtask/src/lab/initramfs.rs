@@ -11,15 +11,28 @@ const FOLDERS: &[&str] = &["bin", "dev", "modules", "out", "proc", "run", "sys",
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 
+/// What goes in beside the kernel's modules.
+pub(super) struct Parts<'p> {
+    /// The programs.
+    pub(super) binaries: &'p Binaries,
+    /// Whether the tracer is among them.
+    pub(super) with_tracer: bool,
+    /// The module of the positive control.
+    pub(super) control: Option<Vec<u8>>,
+}
+
 /// The whole image.
-pub(super) fn build(kernel: &Kernel, binaries: &Binaries, with_tracer: bool) -> Result<Vec<u8>> {
+pub(super) fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
     let mut cpio = Cpio::default();
     for folder in FOLDERS {
         cpio.entry(folder, S_IFDIR | 0o755, &[])?;
     }
-    cpio.entry("init", S_IFREG | 0o755, &binaries.init)?;
-    if with_tracer {
-        cpio.entry("bin/mmu-trace", S_IFREG | 0o755, &binaries.mmu_trace)?;
+    cpio.entry("init", S_IFREG | 0o755, &parts.binaries.init)?;
+    if parts.with_tracer {
+        cpio.entry("bin/mmu-trace", S_IFREG | 0o755, &parts.binaries.mmu_trace)?;
+    }
+    if let Some(module) = &parts.control {
+        cpio.entry("modules/control", S_IFREG | 0o644, module)?;
     }
     let order = modules::resolve(kernel)?;
     let mut names = String::new();

@@ -39,6 +39,12 @@ impl Target {
             Some(mmu) => format!("{}-{}", self.kernel.name, mmu.name()),
         }
     }
+
+    /// Whether the lab can give it a working `change_pte`. On the TDP MMU a kernel stops if a guest that
+    /// runs touches a page between the two steps of its merge.
+    pub(super) fn can_restore_change_pte(self) -> bool {
+        ["5.10", "6.1-rmap"].contains(&self.name().as_str())
+    }
 }
 
 /// Every kernel with each of its MMUs.

@@ -40,6 +40,8 @@ const HEADER: [&str; 12] = [
 /// What one boot measured.
 pub(super) struct Measured {
     target: Target,
+    /// Whether `change_pte` had been restored.
+    restored: bool,
     run: Run,
     report: Value,
 }
@@ -47,11 +49,14 @@ pub(super) struct Measured {
 impl Measured {
     /// Reads the results of `target`.
     pub(super) fn load(target: Target, out: &Path) -> Result<Self> {
-        Ok(Self {
-            target,
-            run: checks::load(&out.join("phases.json"))?,
-            report: checks::load(&out.join("report.json"))?,
-        })
+        let (run, report) = (out.join("phases.json"), out.join("report.json"));
+        Ok(Self { target, restored: false, run: checks::load(&run)?, report: checks::load(&report)? })
+    }
+
+    /// Reads the results of `target` with a working `change_pte`.
+    pub(super) fn load_restored(target: Target, out: &Path) -> Result<Self> {
+        let (run, report) = (out.join("control-phases.json"), out.join("control.json"));
+        Ok(Self { target, restored: true, run: checks::load(&run)?, report: checks::load(&report)? })
     }
 
     /// The line of the table.
@@ -65,10 +70,7 @@ impl Measured {
         let number = |n: Option<i64>| n.map_or("unknown".to_owned(), |n| n.to_string());
         let calls = total(calls_metric(run), &[]);
         let noop = total("change_pte_noop_total", &[]);
-        let effective = ["effective_updated", "effective_dropped"]
-            .iter()
-            .map(|name| checks::sum_over(&self.report, &format!("/change_pte/outcomes/{name}")))
-            .sum();
+        let effective = total("change_pte_effective_total", &[]);
         let lost = self.report.pointer("/quality/lost_events").and_then(Value::as_i64);
         let if_direct = |n: Option<i64>| if direct { number(n) } else { "-".to_owned() };
         vec![
@@ -76,7 +78,7 @@ impl Measured {
             run.kernel.clone(),
             run.mmu.name().to_owned(),
             self.backends(),
-            if direct { "present" } else { "absent" }.to_owned(),
+            self.change_pte().to_owned(),
             number(calls) + if direct { "" } else { " (would be)" },
             if_direct(noop),
             if_direct(effective),
@@ -85,6 +87,14 @@ impl Measured {
             number(total("avoidable_refaults_total", &[])),
             number(lost),
         ]
+    }
+
+    fn change_pte(&self) -> &'static str {
+        match (self.restored, self.run.has_change_pte()) {
+            (true, _) => "restored",
+            (false, true) => "present",
+            (false, false) => "absent",
+        }
     }
 
     /// The cells of a line that every run of this target must repeat.
@@ -122,7 +132,8 @@ fn calls_metric(run: &Run) -> &'static str {
 /// Whether kernels with and without the callback tell the same of the same workload: the calls and
 /// the would-be calls, and the refaults, phase by phase and cause by cause.
 pub(super) fn compare(all: &[Measured]) -> Vec<Group> {
-    let Some(direct) = all.iter().find(|m| m.target.name() == super::REFERENCE) else { return Vec::new() };
+    let is_reference = |m: &&Measured| m.target.name() == super::REFERENCE && !m.restored;
+    let Some(direct) = all.iter().find(is_reference) else { return Vec::new() };
     let without = all.iter().filter(|m| !m.run.has_change_pte());
     without.map(|other| compare_runs(&other.target.name(), &direct.run, &other.run)).collect()
 }
@@ -233,9 +244,11 @@ pub(super) fn check_page(all: &[Measured]) -> Result<Group> {
         let of_same = |row: &&Vec<String>| {
             row.first().is_some_and(|name| name == measured.target.kernel.name)
                 && row.get(2).is_some_and(|mmu| mmu == measured.run.mmu.name())
+                && row.get(4).is_some_and(|change_pte| change_pte == measured.change_pte())
         };
         let found = rows.iter().find(of_same).map(|row| stable(row));
-        Check::equal(&measured.target.name(), &found.unwrap_or_else(|| "no line".to_owned()), &row)
+        let name = format!("{}, change_pte {}", measured.target.name(), measured.change_pte());
+        Check::equal(&name, &found.unwrap_or_else(|| "no line".to_owned()), &row)
     });
     Ok(Group { name: PAGE.to_owned(), checks: checks.collect() })
 }

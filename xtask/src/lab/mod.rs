@@ -10,6 +10,7 @@
 
 mod binaries;
 mod checks;
+mod control;
 mod emulator;
 mod initramfs;
 mod kernels;
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     /// Record a second time, with kprobes only, and compare the two recordings.
     #[arg(long)]
     ladder: bool,
+    /// Run the phases a second time, with a kernel module that restores a working change_pte, and compare.
+    #[arg(long, conflicts_with_all = ["serve", "no_tracer"])]
+    control: bool,
     /// Leave out what the tracer must refuse or survive.
     #[arg(long)]
     short: bool,
@@ -81,6 +85,7 @@ impl Args {
             timeout: 600,
             verbose: false,
             ladder: true,
+            control: true,
             short: false,
             storm: None,
             no_tracer: false,
@@ -94,7 +99,12 @@ impl Args {
             ensure!(self.mmu.is_none(), "--kernel all chooses the MMUs itself");
             return Ok(kernels::all());
         }
-        Ok(vec![Target { kernel: kernels::find(&self.kernel)?, mmu: self.mmu }])
+        let target = Target { kernel: kernels::find(&self.kernel)?, mmu: self.mmu };
+        ensure!(
+            !self.control || target.can_restore_change_pte(),
+            "--control needs a kernel with change_pte and KVM's rmap MMU: --kernel 5.10, or --kernel 6.1 --mmu rmap"
+        );
+        Ok(vec![target])
     }
 
     /// What one boot of a matrix does: the refusals once, the ladder where there are two steps.
@@ -102,6 +112,7 @@ impl Args {
         let is_reference = target.name() == REFERENCE;
         Self {
             ladder: self.ladder && target.kernel.has_module_btf,
+            control: self.control && target.can_restore_change_pte(),
             short: self.short || !is_reference,
             ..self.clone()
         }
@@ -149,24 +160,28 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     println!("\nlab: kernels run: {}", generations.join(", "));
     ensure!(generations.len() >= MIN_GENERATIONS, "fewer than {MIN_GENERATIONS} generations of kernels ran");
     if !args.no_tracer {
-        total.add(across(&measured, args.docs)?);
+        total.add(across(&measured, args)?);
     }
     Ok(total)
 }
 
 /// What only several kernels together can show.
-fn across(targets: &[Target], write_docs: bool) -> Result<Tally> {
+fn across(targets: &[Target], args: &Args) -> Result<Tally> {
     let mut all = Vec::new();
     for target in targets {
-        all.push(Measured::load(*target, &out_dir(*target)?)?);
+        let out = out_dir(*target)?;
+        all.push(Measured::load(*target, &out)?);
+        if args.control && target.can_restore_change_pte() {
+            all.push(Measured::load_restored(*target, &out)?);
+        }
     }
-    if write_docs {
+    if args.docs {
         matrix::write_page(&all)?;
     }
     let mut groups = matrix::compare(&all);
     groups.push(matrix::check_page(&all)?);
     for target in targets {
-        if write_docs {
+        if args.docs {
             matrix::write_doctor(*target, &out_dir(*target)?)?;
         }
         groups.push(matrix::check_doctor(*target, &out_dir(*target)?)?);
@@ -204,7 +219,13 @@ impl Lab {
         println!("lab: kernel {} ({} {})", kernel.release, package.name(), package.version());
         let run_dir = self.folder.join("run");
         std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
-        let image = initramfs::build(&kernel, &self.binaries, !args.no_tracer)?;
+        let control = || control::build(&self.packages, &package, &kernel.release, &run_dir.join("control"));
+        let parts = initramfs::Parts {
+            binaries: &self.binaries,
+            with_tracer: !args.no_tracer,
+            control: args.control.then(control).transpose()?,
+        };
+        let image = initramfs::build(&kernel, &parts)?;
         let files = qemu::Files::write(&run_dir, &kernel.image, &image)?;
         let out = out_dir(target)?;
         results::clear(&out)?;
@@ -228,6 +249,9 @@ fn command_line(target: Target, args: &Args) -> String {
     if args.ladder {
         line += " lab.ladder=1";
     }
+    if args.control {
+        line += " lab.control=1";
+    }
     if args.short {
         line += " lab.short=1";
     }
@@ -244,7 +268,7 @@ fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Resul
     let groups = results::extract(disk, out)
         .and_then(|()| match args.storm {
             Some(times) => checks::run_storm(out, times),
-            None => Ok(checks::run(&checks::Outputs::load(out, args.ladder, args.short)?)),
+            None => Ok(checks::run(&checks::Outputs::load(out, args.ladder, args.control, args.short)?)),
         })
         .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))
         .context("the lab did not get through")?;

@@ -43,6 +43,8 @@ pub(crate) fn run() -> ! {
 /// What `cargo xtask lab` asked for, on the kernel's command line.
 struct Options {
     ladder: bool,
+    /// The phases once more, with a working `change_pte`.
+    control: bool,
     serve: bool,
     /// How often to attach and detach, instead of everything else.
     storm: Option<u32>,
@@ -58,6 +60,7 @@ impl Options {
         let value = |key| command_line.split_whitespace().find_map(|w| w.strip_prefix(key));
         Self {
             ladder: has("lab.ladder=1"),
+            control: has("lab.control=1"),
             serve: has("lab.serve=1"),
             storm: value("lab.storm=").and_then(|times: &str| times.parse().ok()),
             short: has("lab.short=1"),
@@ -106,6 +109,10 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
     } else {
         let recorded = process::run("record", &mut recorder(options.ladder));
         steps.push(recorded?);
+    }
+    if options.control {
+        let inner = ["record", "-o", "/out/control.mmt", "--", "/init", "workload", "--control"];
+        steps.push(process::run("record (control)", &mut mmu_trace(&inner))?);
     }
     if let Some(stage) = &mut stage {
         stage.second_daemon()?;
@@ -160,6 +167,10 @@ fn write_reports(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
     report("report (text)", "text", "report.txt", "lab.mmt")?;
     if options.ladder {
         report("report (json, kprobe)", "json", "kprobe.json", "kprobe.mmt")?;
+    }
+    if options.control {
+        report("report (json, control)", "json", "control.json", "control.mmt")?;
+        report("report (text, control)", "text", "control.txt", "control.mmt")?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod boot;
+mod control;
 mod ksm;
 mod metrics;
 mod network;
@@ -27,10 +28,10 @@ fn main() -> ExitCode {
     let outcome = if program.ends_with(vmm::PROGRAM_SUFFIX) {
         vmm::serve()
     } else if args.get(1).is_some_and(|arg| arg == "workload") {
-        if args.get(2).is_some_and(|arg| arg == "--forever") {
-            workload::run_forever()
-        } else {
-            workload::run()
+        match args.get(2).map(String::as_str) {
+            Some("--forever") => workload::run_forever(),
+            Some("--control") => control::run_workload(),
+            _ => workload::run(),
         }
     } else if std::process::id() == 1 {
         boot::run()

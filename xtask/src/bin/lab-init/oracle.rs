@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use xtask::phase::{COUNTED, Counts, KSM_COUNTERS, KVM_COUNTERS};
+use xtask::phase::{COUNTED, Counts, KSM_COUNTERS, KVM_COUNTERS, SUPPRESSED};
+
+use crate::control;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 const KVM_STATS: &str = "/sys/kernel/debug/kvm";
@@ -59,6 +61,9 @@ pub(crate) fn read() -> Result<Reading> {
         if path.exists() {
             counts.insert(format!("kvm:{name}"), number(&path)?);
         }
+    }
+    if let Some(n) = control::suppressed()? {
+        counts.insert(SUPPRESSED.to_owned(), n);
     }
     for name in KSM_COUNTERS {
         counts.insert(format!("ksm:{name}"), crate::ksm::read(name)?);

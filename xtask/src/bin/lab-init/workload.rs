@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use xtask::phase::{LAB_VM, Mmu, PLAN, Phase, PhaseKind, Run, Series};
+use xtask::phase::{Identity, LAB_VM, Mmu, PLAN, Phase, PhaseKind, Run, Series};
 
 use crate::vmm::{N_OUTSIDE_PAGES, N_PAGES, Vmm};
 use crate::{ksm, metrics, oracle, process};
@@ -18,9 +18,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs the phases once and writes `phases.json`.
 pub(crate) fn run() -> Result<()> {
-    let run = run_once()?;
-    let path = Path::new(process::OUT).join("phases.json");
-    fs::write(&path, serde_json::to_vec_pretty(&run)?)
+    write(&run_once(LAB_VM)?, "phases.json")
+}
+
+/// Writes the record of a run.
+pub(crate) fn write(run: &Run, file: &str) -> Result<()> {
+    let path = Path::new(process::OUT).join(file);
+    fs::write(&path, serde_json::to_vec_pretty(run)?)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -37,11 +41,12 @@ pub(crate) fn run_forever() -> Result<()> {
     }
 }
 
-fn run_once() -> Result<Run> {
+/// Runs the phases once on a VM of that name.
+pub(crate) fn run_once(identity: Identity) -> Result<Run> {
     ksm::set_mode(ksm::Mode::Unmerge)?;
     ksm::set_mode(ksm::Mode::Stop)?;
     let first = oracle::read()?;
-    let mut vmm = Vmm::start(LAB_VM)?;
+    let mut vmm = Vmm::start(identity)?;
     vmm.command("fill 1")?;
     let mut phases = Vec::new();
     for (index, kind) in PLAN.iter().enumerate() {
@@ -49,7 +54,9 @@ fn run_once() -> Result<Run> {
         eprintln!("lab: phase {} of {}: {}", index + 1, PLAN.len(), kind.label());
     }
     let at_end = oracle::read()?;
-    record_live_views()?;
+    if identity == LAB_VM {
+        record_live_views()?;
+    }
     vmm.stop()?;
     let last = oracle::read()?;
     let kvm_at_end = oracle::delta(&first.counts, &at_end.counts);

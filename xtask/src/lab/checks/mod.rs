@@ -1,12 +1,11 @@
 //! Whether every count is what it must be. Pure functions over the files that the lab leaves.
 
+mod control;
 mod daemon;
 pub(super) mod formula;
 mod refusals;
 mod report;
 pub(super) mod series;
-
-pub(super) use self::report::sum_over;
 
 use std::fmt::Display;
 use std::fs;
@@ -82,13 +81,15 @@ pub(super) struct Outputs {
     metrics: String,
     /// `None` without the ladder.
     kprobe_report: Option<Value>,
+    /// The run with a working `change_pte` and its report.
+    control: Option<(Run, Value)>,
     /// `None` where nothing of the kind was tried.
     refusals: Option<Refusals>,
 }
 
 impl Outputs {
     /// Reads the files in `out`. With the tracer in the lab its report must exist.
-    pub(super) fn load(out: &Path, ladder: bool, short: bool) -> Result<Self> {
+    pub(super) fn load(out: &Path, ladder: bool, control: bool, short: bool) -> Result<Self> {
         let steps: Vec<Step> = load(&out.join("steps.json"))?;
         if let Some(failed) = steps.iter().find(|step| step.exit != 0)
             && !out.join("phases.json").exists()
@@ -102,6 +103,11 @@ impl Outputs {
             vms: fs::read_to_string(out.join("vms.txt")).unwrap_or_default(),
             metrics: fs::read_to_string(out.join("metrics.txt")).unwrap_or_default(),
             kprobe_report: ladder.then(|| load(&out.join("kprobe.json"))).transpose()?,
+            control: control
+                .then(|| {
+                    anyhow::Ok((load(&out.join("control-phases.json"))?, load(&out.join("control.json"))?))
+                })
+                .transpose()?,
             refusals: (with_tracer && !short).then(|| load(&out.join("refusals.json"))).transpose()?,
             steps,
         })
@@ -133,6 +139,9 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
         if let Some(kprobe) = &outputs.kprobe_report {
             groups.push(Group { name: "ladder".to_owned(), checks: report::check_ladder(report, kprobe) });
         }
+    }
+    if let Some((run, report)) = &outputs.control {
+        groups.extend(control::check(&outputs.run, run, report));
     }
     if let Some(tried) = &outputs.refusals {
         groups.extend(refusals::check(tried));

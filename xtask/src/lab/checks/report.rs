@@ -15,6 +15,29 @@ pub(super) fn check(run: &Run, report: &Value) -> Vec<Check> {
     checks
 }
 
+/// The report of the run with a working `change_pte`.
+pub(super) fn check_control(run: &Run, report: &Value) -> Vec<Check> {
+    let outcome = |name: &str| sum_over(report, &format!("/change_pte/outcomes/{name}"));
+    let by_daemon = |reason: &str| -> Option<i64> {
+        let labels = [("reason", reason)];
+        let phases = run.phases.iter();
+        phases.map(|p| Some(sum(p.daemon.as_ref()?, "change_pte_effective_total", &labels))).sum()
+    };
+    let mut checks: Vec<Check> = ["effective_updated", "effective_dropped"]
+        .map(|name| Check::numbers(&format!("{name} = daemon's"), by_daemon(name), outcome(name)))
+        .into();
+    let calls = Some(total(run, "change_pte"));
+    checks.push(Check::numbers(
+        "change_pte.calls = kernel's calls",
+        calls,
+        sum_over(report, "/change_pte/calls"),
+    ));
+    checks.push(Check::numbers("sum of outcomes", calls, sum_of_object(report, "/change_pte/outcomes")));
+    checks.push(Check::numbers("no-op", Some(0), sum_over(report, "/change_pte/noop")));
+    checks.extend(quality(report));
+    checks
+}
+
 /// The two recordings of one run, of which one used kprobes only.
 pub(super) fn check_ladder(report: &Value, kprobe: &Value) -> Vec<Check> {
     let backends = |report: &Value| -> Vec<String> {
@@ -68,7 +91,7 @@ fn parts(report: &Value) -> Vec<&Value> {
 }
 
 /// The sum of the number at `pointer` over all parts; `None` if one part has no number there.
-pub(in crate::lab) fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
+fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
     let parts = parts(report);
     let numbers: Vec<i64> = parts.iter().filter_map(|part| part.pointer(pointer)?.as_i64()).collect();
     (!parts.is_empty() && numbers.len() == parts.len()).then(|| numbers.iter().sum())
