@@ -473,4 +473,6 @@ pub mod driver_op {
     pub const VM_START: u64 = 10;
     /// `mm`.
     pub const VM_END: u64 = 11;
+    /// The task exits.
+    pub const TASK_EXIT: u64 = 12;
 }

@@ -27,6 +27,8 @@ pub mod scope {
     pub const FAULT: u32 = 1 << 4;
     /// Set for good by a vCPU thread's first fault.
     pub const VCPU: u32 = 1 << 5;
+    /// All that are left by the return of a function of memory management.
+    pub const MM: u32 = KSM_WRITE_PROTECT | KSM_MERGE | KSM_BREAK | NUMA;
 }
 
 /// Bits of `Bracket::flags`.

@@ -315,6 +315,18 @@ fn a_missed_return_shows() {
 }
 
 #[test]
+fn a_return_that_was_missed_shows_when_the_task_exits() {
+    let mut driver = driver_or_skip!();
+    driver.fault(1, READ, FIXED);
+    driver.run(&[op::TASK_EXIT]);
+    assert_eq!(driver.gap(Gap::MissedFaultReturn), 0);
+    driver.run(&[op::FAULT, MM, 0x1000, READ]);
+    driver.run(&[op::SCOPE, u64::from(scope::KSM_BREAK), 1]);
+    driver.run(&[op::TASK_EXIT]);
+    assert_eq!((driver.gap(Gap::MissedFaultReturn), driver.gap(Gap::MissedKsmReturn)), (1, 1));
+}
+
+#[test]
 fn unknown_address_spaces_are_unattributed_and_an_ended_vm_stays_readable() {
     let mut driver = driver_or_skip!();
     driver.run(&[op::RANGE_START, MM + 0x1000, 0x1000, 0x2000, 0x100, caller(Cause::Unmap)]);

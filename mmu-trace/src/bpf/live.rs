@@ -22,6 +22,7 @@ use super::{
     constants::{self, Constants},
     host,
     ladder::{self, Ladder},
+    misses::Probes,
     object::{self, LoadedObject, Setup},
     read::{self, InvalidationRow},
     side::TracingLink,
@@ -56,6 +57,8 @@ pub struct Live {
     object: LoadedObject,
     /// Keeps the tracing programs attached.
     _links: Vec<TracingLink>,
+    /// The probes whose misses the kernel counts.
+    probes: Probes,
     hooks: Vec<Hook>,
     kallsyms: Kallsyms,
     /// `enum mmu_notifier_event` of this kernel.
@@ -102,10 +105,12 @@ impl Live {
         hooks.push(discover(&mut object, &btf, &kallsyms));
         let (links, attached) = attach(&mut object, &btf, &kallsyms, options.backend)?;
         hooks.extend(attached);
+        let probes = Probes::find(&object.ebpf, &hooks).context("cannot list the attached probes")?;
         object::mark_started(&mut object.ebpf, monotonic_ns())?;
         let ring = if options.recording { Some(take_ring(&mut object)?) } else { None };
         let mut live = Self {
             _links: links,
+            probes,
             hooks,
             events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
             host: describe_host(Some(&kallsyms)),
@@ -340,7 +345,7 @@ impl Live {
         };
         Ok(Quality {
             gaps,
-            probe_misses: BTreeMap::new(),
+            probe_misses: self.probes.misses().context("cannot ask for missed hits")?,
             evicted_pages,
             hooks: self.hooks.clone(),
             kvm_replaced: self.kvm.is_some() && self.kvm != host::kvm_instance(),

@@ -4,7 +4,7 @@
 //! - `constants`: what the object is told of this kernel;
 //! - `object`, `side`, `sys`: loading, through aya and beside it;
 //! - `ladder`: attaching;
-//! - `read`: maps to model;
+//! - `read`, `misses`: maps and the kernel's own counts to model;
 //! - [`Live`]: all of it together.
 
 mod catalogue;
@@ -14,6 +14,7 @@ mod driver;
 mod host;
 mod ladder;
 mod live;
+mod misses;
 mod object;
 mod read;
 mod side;

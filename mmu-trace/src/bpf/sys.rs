@@ -7,7 +7,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_id, bpf_insn, bpf_prog_type,
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_id, bpf_insn, bpf_link_info, bpf_link_type,
+    bpf_perf_event_type, bpf_prog_type,
 };
 
 /// Room for the verifier's log; its end says why a program was refused.
@@ -72,6 +73,75 @@ fn is_kernel_btf(fd: &OwnedFd, name: &str) -> io::Result<bool> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     let found = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
     Ok(info.kernel_btf != 0 && found.to_bytes() == name.as_bytes())
+}
+
+/// A BPF link, of whoever.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub id: u32,
+    pub program: u32,
+}
+
+/// Every BPF link there is. Kernels before 5.8 have none to list.
+///
+/// # Errors
+/// This process may not list them.
+pub(super) fn links() -> io::Result<Vec<Link>> {
+    let mut links = Vec::new();
+    let mut id = 0;
+    loop {
+        let mut attr = zeroed();
+        attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+        match bpf(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr) {
+            // SAFETY: the kernel filled this field.
+            Ok(_) => id = unsafe { attr.__bindgen_anon_6.next_id },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(links),
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return Ok(links),
+            Err(e) => return Err(e),
+        }
+        if let Some(info) = link_info(id)? {
+            links.push(Link { id, program: info.prog_id });
+        }
+    }
+}
+
+/// The hits that the kprobe or kretprobe of a link dropped; `None` if it is another link, gone, or
+/// this kernel does not say.
+///
+/// # Errors
+/// The kernel refuses to tell.
+pub(super) fn missed_hits(link: u32) -> io::Result<Option<u64>> {
+    let Some(info) = link_info(link)? else { return Ok(None) };
+    if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
+        return Ok(None);
+    }
+    // SAFETY: every field of the union is plain data; what the kernel does not know stays zero.
+    let event = unsafe { info.__bindgen_anon_1.perf_event };
+    let is_kprobe =
+        [bpf_perf_event_type::BPF_PERF_EVENT_KPROBE, bpf_perf_event_type::BPF_PERF_EVENT_KRETPROBE]
+            .into_iter()
+            .any(|kind| event.type_ == kind as u32);
+    // SAFETY: as above.
+    Ok(is_kprobe.then_some(unsafe { event.__bindgen_anon_1.kprobe.missed }))
+}
+
+fn link_info(id: u32) -> io::Result<Option<bpf_link_info>> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+    let link = match bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr) {
+        Ok(fd) => owned(fd),
+        // It went away in between, or is not yet complete.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EAGAIN)) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    // SAFETY: plain data, for which zero is valid.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    let mut attr = zeroed();
+    attr.info.bpf_fd = link.as_raw_fd() as u32;
+    attr.info.info = &raw mut info as u64;
+    attr.info.info_len = size_of_val(&info) as u32;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(Some(info))
 }
 
 /// Whether BPF programs may read kernel memory: lockdown to confidentiality forbids it.

@@ -59,8 +59,11 @@ fn add_quality(exposition: &mut Exposition, quality: &Quality) {
         let attached = if hook.state == HookState::Attached { 1.0 } else { 0.0 };
         exposition.set(&table::PROBE_ATTACHED, &[&hook.hook, &hook.symbol, hook.backend.label()], attached);
     }
-    for (hook, &n) in &quality.probe_misses {
+    for (hook, n) in quality.missed_returns_by_hook() {
         exposition.add(&table::MISSED_RETURNS, &[hook], n);
+    }
+    for (hook, &n) in &quality.probe_misses {
+        exposition.add(&table::PROBE_MISSES, &[hook], n);
     }
     exposition.add(&table::EVICTED_PAGES, &[], quality.evicted_pages);
     for &gap in Gap::ALL {
@@ -75,16 +78,18 @@ fn add_gap(exposition: &mut Exposition, gap: Gap, n: u64) {
         Gap::PagesFull => exposition.add(&table::MAP_FULL, &["pages"], n),
         Gap::VmsFull => exposition.add(&table::MAP_FULL, &["vms"], n),
         Gap::InvalidationsFull => exposition.add(&table::MAP_FULL, &["invalidations"], n),
-        Gap::PageCreated | Gap::PagePending | Gap::PageSettled => {}
+        Gap::MissedFaultReturn
+        | Gap::MissedResultReturn
+        | Gap::MissedKsmReturn
+        | Gap::PageCreated
+        | Gap::PagePending
+        | Gap::PageSettled => {}
         Gap::OrphanBracket
         | Gap::BeforeStart
         | Gap::RangeForgotten
         | Gap::Unbracketed
         | Gap::NestedTooDeep
         | Gap::AbandonedBracket
-        | Gap::MissedFaultReturn
-        | Gap::MissedResultReturn
-        | Gap::MissedKsmReturn
         | Gap::UnknownCaller => exposition.add(&table::DATA_GAPS, &[gap.label()], n),
     }
 }

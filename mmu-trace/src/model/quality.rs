@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Quality {
     /// The kernel side's own counters; only what is not zero.
     pub gaps: BTreeMap<Gap, u64>,
-    /// Returns that the kernel says a return probe missed (`nmissed`), by hook; only what is not zero.
+    /// Hits that the kernel says a kprobe or kretprobe dropped (`nmissed`), by hook; only what is not
+    /// zero. Linux tells from 6.7 on.
     pub probe_misses: BTreeMap<String, u64>,
     /// Page records evicted before their refault came: those refaults are not counted.
     pub evicted_pages: u64,
@@ -91,12 +92,21 @@ impl Quality {
     #[must_use]
     pub fn missed_returns(&self) -> u64 {
         let seen_by_kernel: u64 = self.probe_misses.values().sum();
-        let seen_by_us = self.gap(Gap::MissedFaultReturn)
-            + self.gap(Gap::MissedResultReturn)
-            + self.gap(Gap::MissedKsmReturn);
-        // The kernel counts a miss when it happens, we count it when the task comes back: the same
-        // misses, so the larger figure, never the sum.
+        let seen_by_us: u64 = self.missed_returns_by_hook().iter().map(|(_, n)| n).sum();
+        // The kernel counts a miss when it happens, we count it when the task comes back or exits: the
+        // same misses, so the larger figure, never the sum.
         seen_by_kernel.max(seen_by_us)
+    }
+
+    /// Those that we noticed ourselves, because the task came back or exited, by the hook that they
+    /// belong to.
+    #[must_use]
+    pub fn missed_returns_by_hook(&self) -> [(&'static str, u64); 3] {
+        [
+            ("page_fault", self.gap(Gap::MissedFaultReturn)),
+            ("page_fault_result", self.gap(Gap::MissedResultReturn)),
+            ("ksm", self.gap(Gap::MissedKsmReturn)),
+        ]
     }
 
     /// Entries that found a map full, page records evicted included.

@@ -137,6 +137,7 @@ impl PageFaults {
         let result = |result| counters.faults.get(&result).copied().unwrap_or(0);
         Self {
             total: counters.faults_entered,
+            unfinished: counters.faults_entered.saturating_sub(counters.faults.values().sum()),
             fixed: result(FaultResult::Fixed),
             retry: result(FaultResult::Retry),
             spurious: result(FaultResult::Spurious),

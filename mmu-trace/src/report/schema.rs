@@ -239,8 +239,11 @@ pub struct Invalidation {
 /// Guest faults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PageFaults {
-    /// Entries of the fault handler. Those still inside it are in no result.
+    /// Entries of the fault handler.
     pub total: u64,
+    /// Those of them that are in no result: still inside the handler, or their return was missed.
+    #[serde(default)]
+    pub unfinished: u64,
     /// A mapping was installed.
     pub fixed: u64,
     /// The vCPU must fault again.

@@ -4,7 +4,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mmu_trace_ebpf::{abi::driver_op, decide::call_flags};
 
-use super::{super::vm, change_pte, invalidate, invalidate::Range, ksm, kvm_mmu, page_fault};
+use super::{super::vm, change_pte, invalidate, invalidate::Range, ksm, kvm_mmu, lifetime, page_fault};
 
 #[raw_tracepoint(tracepoint = "sys_enter")]
 fn driver(ctx: RawTracePointContext) -> i32 {
@@ -44,6 +44,7 @@ fn driver(ctx: RawTracePointContext) -> i32 {
             vm::end(arg(1));
             Some(())
         }
+        driver_op::TASK_EXIT => lifetime::task_exited(),
         _ => None,
     };
     done.is_some() as i32

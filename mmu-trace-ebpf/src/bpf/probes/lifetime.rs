@@ -9,12 +9,16 @@
 //! `get_task_mm` is hooked, and for no longer.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use mmu_trace_ebpf::abi::{UNATTRIBUTED, arg, offset, value};
+use mmu_trace_ebpf::{
+    abi::{UNATTRIBUTED, arg, offset, value},
+    decide::scope,
+    kind::Gap,
+};
 
 use super::super::{
     call::{Entry, Exit, entry_hook, exit_hook},
     config,
-    maps::TASKS,
+    maps::{self, count},
     read, vm,
 };
 
@@ -22,11 +26,26 @@ entry_hook!(fe_vm_create, kp_vm_create, create_probe);
 entry_hook!(fe_vm_destroy, kp_vm_destroy, destroy_probe);
 exit_hook!(fx_task_mm, kr_task_mm, arg::N_GET_TASK_MM, task_mm_returned);
 
-/// `sched_process_exit`: the thread id may be used again.
+/// `sched_process_exit`: the thread id may be used again. A task exits from no hooked function: what it
+/// still seems to be inside of, it has left unseen.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 fn tp_task_exit(_: RawTracePointContext) -> i32 {
-    let _ = TASKS.remove(read::current_ids().0);
+    task_exited();
     0
+}
+
+#[inline(always)]
+pub(super) fn task_exited() -> Option<()> {
+    let tid = read::current_ids().0;
+    let scopes = maps::task(tid)?.scopes;
+    let _ = maps::TASKS.remove(tid);
+    if scopes & scope::FAULT != 0 {
+        count(Gap::MissedFaultReturn);
+    }
+    if scopes & scope::MM != 0 {
+        count(Gap::MissedKsmReturn);
+    }
+    Some(())
 }
 
 #[inline(always)]
