@@ -2,3 +2,4 @@
 
 pub mod phase;
 pub mod refusal;
+pub mod sleepers;

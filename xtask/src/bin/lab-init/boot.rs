@@ -110,6 +110,10 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         let recorded = process::run("record", &mut recorder(options.ladder));
         steps.push(recorded?);
     }
+    if !options.serve {
+        let inner = ["record", "--backend", "kprobe", "-o", "/out/sleepers.mmt", "--", "/init", "sleepers"];
+        steps.push(process::run("record (sleepers)", &mut mmu_trace(&inner))?);
+    }
     if options.control {
         let inner = ["record", "-o", "/out/control.mmt", "--", "/init", "workload", "--control"];
         steps.push(process::run("record (control)", &mut mmu_trace(&inner))?);
@@ -168,6 +172,8 @@ fn write_reports(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
     if options.ladder {
         report("report (json, kprobe)", "json", "kprobe.json", "kprobe.mmt")?;
     }
+    report("report (json, sleepers)", "json", "sleepers-report.json", "sleepers.mmt")?;
+    report("report (text, sleepers)", "text", "sleepers-report.txt", "sleepers.mmt")?;
     if options.control {
         report("report (json, control)", "json", "control.json", "control.mmt")?;
         report("report (text, control)", "text", "control.txt", "control.mmt")?;

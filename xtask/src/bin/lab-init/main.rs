@@ -15,7 +15,9 @@ mod oracle;
 mod process;
 mod refusals;
 mod results;
+mod sleepers;
 mod storm;
+mod userfault;
 mod vm;
 mod vmm;
 mod workload;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
             Some("--control") => control::run_workload(),
             _ => workload::run(),
         }
+    } else if args.get(1).is_some_and(|arg| arg == "sleepers") {
+        sleepers::run()
     } else if std::process::id() == 1 {
         boot::run()
     } else {

@@ -71,6 +71,37 @@ pub(crate) fn read() -> Result<Reading> {
     Ok(Reading { counts, misses })
 }
 
+/// The returns of a function, and those that the kernel's own return probe missed.
+pub(crate) struct Returns {
+    name: &'static str,
+}
+
+impl Returns {
+    /// Counts them from now on.
+    pub(crate) fn count(name: &'static str, function: &str) -> Result<Self> {
+        let tracefs = Path::new(TRACEFS);
+        append(&tracefs.join("kprobe_events"), &format!("r:lab/{name} {function}\n"))
+            .with_context(|| format!("this kernel cannot count returns of {function}"))?;
+        fs::write(tracefs.join(format!("events/lab/{name}/enable")), "1").context("cannot enable it")?;
+        Ok(Self { name })
+    }
+
+    /// Ends the counting: returns seen, returns missed.
+    pub(crate) fn finish(self) -> Result<(i64, i64)> {
+        let tracefs = Path::new(TRACEFS);
+        let profile = fs::read_to_string(tracefs.join("kprobe_profile")).context("kprobe_profile")?;
+        let fields = profile.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = fields.into_iter().find(|fields| fields.first() == Some(&self.name));
+        let line = line.with_context(|| format!("kprobe_profile shows no {}", self.name))?;
+        let [_, hits, missed] = line[..] else { bail!("odd line in kprobe_profile: {line:?}") };
+        fs::write(tracefs.join(format!("events/lab/{}/enable", self.name)), "0")
+            .context("cannot disable it")?;
+        append(&tracefs.join("kprobe_events"), &format!("-:lab/{}\n", self.name))
+            .context("cannot remove it")?;
+        Ok((hits.parse().context("hits")?, missed.parse().context("misses")?))
+    }
+}
+
 /// What moved from `before` to `after`.
 pub(crate) fn delta(before: &Counts, after: &Counts) -> Counts {
     after.iter().map(|(name, value)| (name.clone(), value - before.get(name).unwrap_or(&0))).collect()

@@ -91,17 +91,23 @@ impl Pages {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len()) }
     }
 
-    fn len(&self) -> usize {
+    /// The address of the first.
+    pub(crate) fn address(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
+    /// Their length in bytes.
+    pub(crate) fn len(&self) -> usize {
         self.n_pages * PAGE_SIZE
     }
 }
 
-/// The VM with its one vCPU.
+/// The VM with its first vCPU.
 pub(crate) struct Vm {
-    vcpu: VcpuFd,
+    vcpu: Vcpu,
     /// The guest's data.
     pub(crate) data: Pages,
-    _vm: VmFd,
+    vm: VmFd,
 }
 
 impl Vm {
@@ -116,24 +122,48 @@ impl Vm {
         let vm = kvm.create_vm().context("cannot create a VM")?;
         add_memslot(&vm, 0, 0, &code)?;
         add_memslot(&vm, 1, DATA_START, &data)?;
-        let vcpu = vm.create_vcpu(0).context("cannot create a vCPU")?;
-        enter_protected_mode(&vcpu)?;
-        Ok(Self { vcpu, data, _vm: vm })
+        Ok(Self { vcpu: Vcpu::create(&vm, 0)?, data, vm })
+    }
+
+    /// Adds vCPU number `id`; the first one is 0.
+    pub(crate) fn add_vcpu(&self, id: u64) -> Result<Vcpu> {
+        Vcpu::create(&self.vm, id)
     }
 
     /// Lets the guest go once through its first `n_pages` pages.
     pub(crate) fn touch(&mut self, access: Access, n_pages: usize, value: u8) -> Result<()> {
+        self.vcpu.touch(access, 0, n_pages, value)
+    }
+
+    /// Lets the guest go once through all of its pages.
+    pub(crate) fn touch_all(&mut self, access: Access, value: u8) -> Result<()> {
+        self.touch(access, self.data.n_pages, value)
+    }
+}
+
+/// One virtual CPU.
+pub(crate) struct Vcpu(VcpuFd);
+
+impl Vcpu {
+    fn create(vm: &VmFd, id: u64) -> Result<Self> {
+        let vcpu = vm.create_vcpu(id).context("cannot create a vCPU")?;
+        enter_protected_mode(&vcpu)?;
+        Ok(Self(vcpu))
+    }
+
+    /// Goes once through `n_pages` pages of the data, from `first` on.
+    pub(crate) fn touch(&mut self, access: Access, first: usize, n_pages: usize, value: u8) -> Result<()> {
         let regs = kvm_regs {
             rip: access as u64,
-            rsi: DATA_START,
+            rsi: DATA_START + (first * PAGE_SIZE) as u64,
             rcx: n_pages as u64,
             rax: value.into(),
             rflags: 2,
             ..Default::default()
         };
-        self.vcpu.set_regs(&regs).context("cannot set the registers")?;
+        self.0.set_regs(&regs).context("cannot set the registers")?;
         loop {
-            match self.vcpu.run() {
+            match self.0.run() {
                 Ok(VcpuExit::Hlt) => return Ok(()),
                 Ok(VcpuExit::Intr) => {}
                 Ok(exit) => bail!("the guest left its loop: {exit:?}"),
@@ -141,11 +171,6 @@ impl Vm {
                 Err(error) => return Err(error).context("KVM_RUN"),
             }
         }
-    }
-
-    /// Lets the guest go once through all of its pages.
-    pub(crate) fn touch_all(&mut self, access: Access, value: u8) -> Result<()> {
-        self.touch(access, self.data.n_pages, value)
     }
 }
 

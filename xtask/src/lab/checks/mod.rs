@@ -6,6 +6,7 @@ pub(super) mod formula;
 mod refusals;
 mod report;
 pub(super) mod series;
+mod sleepers;
 
 use std::fmt::Display;
 use std::fs;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use xtask::phase::{PLAN, Run, Step};
 use xtask::refusal::Refusals;
+use xtask::sleepers::Sleepers;
 
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub(super) struct Outputs {
     kprobe_report: Option<Value>,
     /// The run with a working `change_pte` and its report.
     control: Option<(Run, Value)>,
+    /// Missed returns and the report about them; `None` without the tracer.
+    sleepers: Option<(Sleepers, Value)>,
     /// `None` where nothing of the kind was tried.
     refusals: Option<Refusals>,
 }
@@ -106,6 +110,11 @@ impl Outputs {
             control: control
                 .then(|| {
                     anyhow::Ok((load(&out.join("control-phases.json"))?, load(&out.join("control.json"))?))
+                })
+                .transpose()?,
+            sleepers: with_tracer
+                .then(|| {
+                    anyhow::Ok((load(&out.join("sleepers.json"))?, load(&out.join("sleepers-report.json"))?))
                 })
                 .transpose()?,
             refusals: (with_tracer && !short).then(|| load(&out.join("refusals.json"))).transpose()?,
@@ -139,6 +148,10 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
         if let Some(kprobe) = &outputs.kprobe_report {
             groups.push(Group { name: "ladder".to_owned(), checks: report::check_ladder(report, kprobe) });
         }
+    }
+    if let (Some((counted, told)), Some(report)) = (&outputs.sleepers, &outputs.report) {
+        let checks = sleepers::check(counted, told, report::uses_fentry_for(report, "page_fault"));
+        groups.push(Group { name: "missed returns".to_owned(), checks });
     }
     if let Some((run, report)) = &outputs.control {
         groups.extend(control::check(&outputs.run, run, report));

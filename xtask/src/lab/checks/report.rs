@@ -62,6 +62,15 @@ pub(super) fn check_ladder(report: &Value, kprobe: &Value) -> Vec<Check> {
     checks
 }
 
+/// Whether a hook had fentry.
+pub(super) fn uses_fentry_for(report: &Value, name: &str) -> bool {
+    let hooks = report.pointer("/quality/hooks").and_then(Value::as_array).into_iter().flatten();
+    let text = |hook: &Value, key: &str| hook.get(key).and_then(Value::as_str).map(str::to_owned);
+    hooks.into_iter().any(|hook| {
+        text(hook, "hook").as_deref() == Some(name) && text(hook, "backend").as_deref() == Some("fentry")
+    })
+}
+
 fn has(names: &[String], name: &str) -> bool {
     names.iter().any(|n| n == name)
 }
@@ -91,7 +100,7 @@ fn parts(report: &Value) -> Vec<&Value> {
 }
 
 /// The sum of the number at `pointer` over all parts; `None` if one part has no number there.
-fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
+pub(super) fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
     let parts = parts(report);
     let numbers: Vec<i64> = parts.iter().filter_map(|part| part.pointer(pointer)?.as_i64()).collect();
     (!parts.is_empty() && numbers.len() == parts.len()).then(|| numbers.iter().sum())
