@@ -16,8 +16,6 @@ pub(super) struct Kernel {
     suites: &'static [Suite],
     /// The package's name up to the part that differs between its versions.
     package_prefix: &'static str,
-    /// Whether kvm.ko has BTF, so that fentry and kprobes can be compared.
-    pub(super) has_module_btf: bool,
     /// The MMUs of a full run; `None` is the kernel's default.
     mmus: &'static [Option<Mmu>],
 }
@@ -70,35 +68,30 @@ const KERNELS: &[Kernel] = &[
         name: "5.10",
         suites: &[debian("bullseye"), security("bullseye-security")],
         package_prefix: "linux-image-5.10.0-",
-        has_module_btf: false,
         mmus: &[None, Some(Mmu::Tdp)],
     },
     Kernel {
         name: "6.1",
         suites: &[debian("bookworm"), debian("bookworm-updates"), security("bookworm-security")],
         package_prefix: "linux-image-6.1.0-",
-        has_module_btf: true,
         mmus: &[None, Some(Mmu::Rmap)],
     },
     Kernel {
         name: "6.12",
         suites: &[debian("trixie"), security("trixie-security"), debian("bookworm-backports")],
         package_prefix: "linux-image-6.12.",
-        has_module_btf: true,
         mmus: &[None],
     },
     Kernel {
         name: "6.18",
         suites: &[debian("trixie-backports"), debian("forky"), debian("sid")],
         package_prefix: "linux-image-6.18.",
-        has_module_btf: true,
         mmus: &[None],
     },
     Kernel {
         name: "7",
         suites: &[debian("trixie-backports"), debian("forky"), debian("sid")],
         package_prefix: "linux-image-7.",
-        has_module_btf: true,
         mmus: &[None],
     },
 ];

@@ -107,11 +107,10 @@ impl Args {
         Ok(vec![target])
     }
 
-    /// What one boot of a matrix does: the refusals once, the ladder where there are two steps.
+    /// What one boot of a matrix does: the refusals once, the control where it can be had.
     fn of(&self, target: Target) -> Self {
         let is_reference = target.name() == REFERENCE;
         Self {
-            ladder: self.ladder && target.kernel.has_module_btf,
             control: self.control && target.can_restore_change_pte(),
             short: self.short || !is_reference,
             ..self.clone()

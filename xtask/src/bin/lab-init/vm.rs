@@ -49,8 +49,18 @@ pub(crate) struct Pages {
 
 impl Pages {
     /// Maps `n_pages`, `MAP_PRIVATE` or `MAP_SHARED`. They stay mapped for the life of the process.
+    ///
+    /// No boundary between two page tables of the third level lies inside, where the kernel would divide
+    /// the range of an `mprotect` (`change_pud_range`) into two.
     pub(crate) fn map(n_pages: usize, sharing: i32) -> Result<Self> {
-        let fence = map_at(None, n_pages + 2, libc::PROT_NONE, libc::MAP_PRIVATE)?;
+        const THIRD_LEVEL: usize = 1 << 30;
+        let mut fence = map_at(None, n_pages + 2, libc::PROT_NONE, libc::MAP_PRIVATE)?;
+        let of_table = |address: usize| address / THIRD_LEVEL;
+        while of_table(fence.as_ptr() as usize)
+            != of_table(fence.as_ptr() as usize + (n_pages + 2) * PAGE_SIZE)
+        {
+            fence = map_at(None, n_pages + 2, libc::PROT_NONE, libc::MAP_PRIVATE)?;
+        }
         // SAFETY: the address is inside the mapping made above, which has two pages more than asked for.
         let inside = unsafe { fence.add(PAGE_SIZE) };
         let start = map_at(Some(inside), n_pages, libc::PROT_READ | libc::PROT_WRITE, sharing)?;
