@@ -106,7 +106,7 @@ wire! {
 
 wire! {
     /// Who holds a slot (map `VM_SLOTS`, indexed by slot).
-    pub struct VmSlot = 48; {
+    pub struct VmSlot = 56; {
         /// The VM's `mm_struct`; 0: the slot is free.
         pub mm: u64,
         /// The newest `struct kvm` seen for it; 0: not seen yet.
@@ -117,6 +117,9 @@ wire! {
         /// Time of `kvm_destroy_vm` of the last VM; 0: one lives. Of an address space that had several
         /// VMs when it was found it may be set too early: only the first of them was counted.
         pub ended_ns: u64,
+        /// When its process started, nanoseconds since boot (`start_boottime`); 0: unknown. It tells
+        /// a process from an earlier one with the same id.
+        pub born_ns: u64,
         /// VMs of this address space that live, as far as they were seen to begin; it counts below 0.
         pub n_vms: u64,
         /// Thread group id of the VMM in the initial PID namespace; 0: unknown.
@@ -367,6 +370,10 @@ pub mod offset {
         TASK_MM = "task_struct"."mm",
         /// Thread group id in the initial namespace.
         TASK_TGID = "task_struct"."tgid",
+        /// The first thread of a task's process.
+        TASK_LEADER = "task_struct"."group_leader",
+        /// When a task started, nanoseconds since boot.
+        TASK_BORN = "task_struct"."start_boottime",
         /// The task an address space belongs to (`CONFIG_MEMCG`).
         MM_OWNER = "mm_struct"."owner",
         /// The area a host fault hit.
@@ -385,7 +392,7 @@ pub mod offset {
     /// Number of indices.
     pub const COUNT: usize = MEMBERS.len();
     /// Members that nothing but a detail depends on.
-    pub const OPTIONAL: &[usize] = &[KVM_ARCH, ARCH_TDP_MMU, MM_OWNER];
+    pub const OPTIONAL: &[usize] = &[KVM_ARCH, ARCH_TDP_MMU, MM_OWNER, TASK_LEADER, TASK_BORN];
 }
 
 /// Indices into the constant global `VALUES`: enumerators and switches, [`MISSING`] where unknown.
@@ -469,7 +476,7 @@ pub mod driver_op {
     pub const FAULT_END: u64 = 8;
     /// `scope, 1 enter | 0 leave, return value`.
     pub const SCOPE: u64 = 9;
-    /// `mm, kvm, tgid`.
+    /// `mm, kvm, tgid, born_ns`.
     pub const VM_START: u64 = 10;
     /// `mm`.
     pub const VM_END: u64 = 11;

@@ -32,11 +32,23 @@ pub(super) fn current_mm() -> Option<u64> {
     member(task, offset::TASK_MM)
 }
 
-/// The thread group id that owns an address space; 0 if unknown.
+/// A process: its thread group id in the initial PID namespace, and when it started, nanoseconds since
+/// boot; 0 where unknown.
+#[derive(Clone, Copy)]
+pub(super) struct Process {
+    pub tgid: u32,
+    pub born_ns: u64,
+}
+
+/// The process that owns an address space.
 #[inline(always)]
-pub(super) fn mm_tgid(mm: u64) -> u32 {
-    let Some(owner) = member::<u64>(mm, offset::MM_OWNER) else { return 0 };
-    member(owner, offset::TASK_TGID).unwrap_or(0)
+pub(super) fn mm_process(mm: u64) -> Process {
+    let owner = member::<u64>(mm, offset::MM_OWNER).unwrap_or(0);
+    let leader = member(owner, offset::TASK_LEADER).unwrap_or(0);
+    Process {
+        tgid: member(owner, offset::TASK_TGID).unwrap_or(0),
+        born_ns: member(leader, offset::TASK_BORN).unwrap_or(0),
+    }
 }
 
 /// Whether an address space has lost its last user (`mm_update_next_owner` in `exit_mm`). Where that

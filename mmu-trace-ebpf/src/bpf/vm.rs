@@ -14,7 +14,8 @@ use mmu_trace_ebpf::{
 use super::{
     config,
     maps::{FREE_SLOTS, VM_SLOTS, VMS, add, count},
-    read, stream,
+    read::{self, Process},
+    stream,
 };
 
 /// The slot of a registered VM, else `UNATTRIBUTED`.
@@ -28,22 +29,24 @@ pub(super) fn slot_of(mm: u64) -> u32 {
 #[inline(always)]
 pub(super) fn slot_or_register(mm: u64, kvm: u64) -> u32 {
     let slot = slot_of(mm);
-    if slot != UNATTRIBUTED { slot } else { register(mm, kvm, read::mm_tgid(mm)) }
+    if slot != UNATTRIBUTED { slot } else { register(mm, kvm, read::mm_process(mm)) }
 }
 
 /// Gives an address space a slot.
 #[inline(always)]
-pub(super) fn register(mm: u64, kvm: u64, tgid: u32) -> u32 {
+pub(super) fn register(mm: u64, kvm: u64, process: Process) -> u32 {
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         count(Gap::VmsFull);
         return UNATTRIBUTED;
     };
     // SAFETY: no preconditions.
     let created_ns = unsafe { bpf_ktime_get_ns() };
-    let holder = VmSlot { mm, kvm, created_ns, ended_ns: 0, n_vms: 1, tgid, mmu: mmu::UNKNOWN };
+    let Process { tgid, born_ns } = process;
+    let holder = VmSlot { mm, kvm, created_ns, ended_ns: 0, born_ns, n_vms: 1, tgid, mmu: mmu::UNKNOWN };
     if VM_SLOTS.set(slot, &holder, 0).is_err() || VMS.insert(mm, slot, NO_EXIST).is_err() {
         // Another CPU registered the same VM in between.
-        let free = VmSlot { mm: 0, kvm: 0, created_ns: 0, ended_ns: 0, n_vms: 0, tgid: 0, mmu: 0 };
+        let free =
+            VmSlot { mm: 0, kvm: 0, created_ns: 0, ended_ns: 0, born_ns: 0, n_vms: 0, tgid: 0, mmu: 0 };
         let _ = VM_SLOTS.set(slot, free, 0);
         let _ = FREE_SLOTS.push(slot, 0);
         return slot_of(mm);
@@ -57,18 +60,20 @@ const NO_EXIST: u64 = 1;
 
 /// A `struct kvm` is being created in the current task's address space.
 #[inline(always)]
-pub(super) fn start(mm: u64, kvm: u64, tgid: u32) {
+pub(super) fn start(mm: u64, kvm: u64, process: Process) {
     let slot = slot_of(mm);
     if slot == UNATTRIBUTED {
-        register(mm, kvm, tgid);
+        register(mm, kvm, process);
         return;
     }
     let Some(holder) = VM_SLOTS.get_ptr_mut(slot) else { return };
     // SAFETY: slots are plain values; userspace frees one only after its VM ended.
     let holder = unsafe { &mut *holder };
-    if holder.tgid == tgid || holder.tgid == 0 {
+    let is_same = holder.tgid == process.tgid && holder.born_ns == process.born_ns;
+    if is_same || holder.tgid == 0 {
         holder.kvm = kvm;
-        holder.tgid = tgid;
+        holder.tgid = process.tgid;
+        holder.born_ns = process.born_ns;
         add(&mut holder.n_vms, 1);
         if holder.ended_ns != 0 {
             // Page records from before are of VMs that have ended.
@@ -80,7 +85,7 @@ pub(super) fn start(mm: u64, kvm: u64, tgid: u32) {
     }
     // The address of an ended VM's `mm_struct` was used again before userspace freed its slot.
     let _ = VMS.remove(mm);
-    register(mm, kvm, tgid);
+    register(mm, kvm, process);
 }
 
 /// A vCPU thread faults for the first time: by now KVM has made its choices for this VM.

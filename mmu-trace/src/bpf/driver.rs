@@ -373,6 +373,21 @@ fn records_of_an_ended_vm_are_not_those_of_the_next_at_the_same_address() {
 }
 
 #[test]
+fn a_process_with_the_id_and_the_address_space_of_an_earlier_one_is_another() {
+    let mut driver = driver_or_skip!();
+    driver.merge(1, true);
+    driver.run(&[op::VM_END, MM]);
+    driver.run(&[op::VM_START, MM, KVM, 1, 777]);
+    driver.fault(1, READ, FIXED);
+    let slots = read::slots(&driver.object.ebpf, 4).expect("slots");
+    let figures = |index: usize| read::counters(&driver.object.ebpf, slots[index].0).expect("counters");
+    let [old, new] = if slots[0].1.born_ns == 777 { [1, 0] } else { [0, 1] };
+    assert!(slots[old].1.ended_ns > 0 && slots[new].1.ended_ns == 0);
+    assert_eq!((figures(old).change_pte_calls(), figures(old).faults_entered), (2, 0));
+    assert_eq!((figures(new).change_pte_calls(), figures(new).faults_entered), (0, 1));
+}
+
+#[test]
 fn the_vms_of_one_process_share_an_entry_that_ends_with_the_last() {
     const SECOND_KVM: u64 = KVM + 0x1_0000;
     let mut driver = driver_or_skip!();

@@ -184,7 +184,7 @@ impl Live {
     pub fn identify_new_vms(&mut self) -> Result<()> {
         for (slot, holder) in self.slots()? {
             if self.identities.get(&slot).is_none_or(|known| known.pid != holder.tgid) {
-                self.identities.insert(slot, identify(holder.tgid));
+                self.identities.insert(slot, identify(&holder));
             }
             if let Some(identity) = self.identities.get_mut(&slot) {
                 recount(identity, &holder);
@@ -286,12 +286,12 @@ impl Live {
 
     /// Whether the last VM of a process has ended.
     fn has_ended(&self, slot: u32, holder: &VmSlot) -> Result<bool> {
-        let proc = Path::new("/proc");
         if holder.ended_ns == 0 {
-            return Ok(holder.tgid != 0 && !proc.join(holder.tgid.to_string()).exists());
+            return Ok(!is_running(holder));
         }
         // Of several VMs that ran before the tracer only one was counted: the process knows better.
-        let has_vms = || vm::count_vms(proc, holder.tgid).is_ok_and(|n| n > 0);
+        let has_vms =
+            || is_running(holder) && vm::count_vms(Path::new("/proc"), holder.tgid).is_ok_and(|n| n > 0);
         Ok(!read::is_registered(&self.object.ebpf, slot, holder)? || !has_vms())
     }
 
@@ -364,14 +364,25 @@ impl Live {
     }
 }
 
-/// Who a process is; one that is gone has only its id.
-fn identify(pid: u32) -> VmIdentity {
-    vm::identify(Path::new("/proc"), pid).unwrap_or_else(|_| VmIdentity {
-        name: format!("pid-{pid}"),
-        pid,
-        vmm: "unknown".to_owned(),
-        ..VmIdentity::default()
-    })
+/// Who the process of a VM is; one that is gone has only its id.
+fn identify(holder: &VmSlot) -> VmIdentity {
+    let pid = holder.tgid;
+    let gone =
+        || VmIdentity { name: format!("pid-{pid}"), pid, vmm: "unknown".to_owned(), ..VmIdentity::default() };
+    // Asked afterwards: a process that still runs then is the one that was looked at.
+    let found = vm::identify(Path::new("/proc"), pid).ok();
+    found.filter(|_| is_running(holder)).unwrap_or_else(gone)
+}
+
+/// Whether the process of a VM still runs: one with its id that started at another time is another.
+fn is_running(holder: &VmSlot) -> bool {
+    /// `USER_HZ` is 100 wherever KVM runs.
+    const NS_PER_TICK: u64 = 10_000_000;
+    if holder.tgid == 0 {
+        return true;
+    }
+    let started = vm::start_time_ticks(Path::new("/proc"), holder.tgid);
+    started.is_ok_and(|ticks| holder.born_ns == 0 || ticks == holder.born_ns / NS_PER_TICK)
 }
 
 fn add(total: &mut BTreeMap<u16, u64>, part: &BTreeMap<u16, u64>) {

@@ -62,6 +62,10 @@ pub(crate) struct Args {
     /// Instead of the phases: attach and detach this often while a guest faults.
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["serve", "ladder", "no_tracer"])]
     storm: Option<u32>,
+    /// Instead of the phases: VMs that come, go and share a process, memory changed under running guests,
+    /// KVM unloaded and loaded again.
+    #[arg(long, conflicts_with_all = ["serve", "ladder", "no_tracer", "storm"])]
+    life: bool,
     /// With --kernel all: write what was measured into docs/kernels.md.
     #[arg(long, conflicts_with = "no_tracer")]
     docs: bool,
@@ -88,6 +92,7 @@ impl Args {
             control: true,
             short: false,
             storm: None,
+            life: false,
             no_tracer: false,
             docs: false,
         }
@@ -257,6 +262,9 @@ fn command_line(target: Target, args: &Args) -> String {
     if args.serve {
         line += " lab.serve=1";
     }
+    if args.life {
+        line += " lab.life=1";
+    }
     if let Some(times) = args.storm {
         line += &format!(" lab.storm={times}");
     }
@@ -267,6 +275,7 @@ fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Resul
     let groups = results::extract(disk, out)
         .and_then(|()| match args.storm {
             Some(times) => checks::run_storm(out, times),
+            None if args.life => checks::run_life(out),
             None => Ok(checks::run(&checks::Outputs::load(out, args.ladder, args.control, args.short)?)),
         })
         .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))

@@ -4,7 +4,12 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use mmu_trace_ebpf::{abi::driver_op, decide::call_flags};
 
-use super::{super::vm, change_pte, invalidate, invalidate::Range, ksm, kvm_mmu, lifetime, page_fault};
+use super::{
+    super::{read::Process, vm},
+    change_pte, invalidate,
+    invalidate::Range,
+    ksm, kvm_mmu, lifetime, page_fault,
+};
 
 #[raw_tracepoint(tracepoint = "sys_enter")]
 fn driver(ctx: RawTracePointContext) -> i32 {
@@ -37,7 +42,7 @@ fn driver(ctx: RawTracePointContext) -> i32 {
         driver_op::SCOPE if arg(2) != 0 => ksm::enter(arg(1) as u32),
         driver_op::SCOPE => ksm::leave(arg(1) as u32, arg(3) as i32),
         driver_op::VM_START => {
-            vm::start(arg(1), arg(2), arg(3) as u32);
+            vm::start(arg(1), arg(2), Process { tgid: arg(3) as u32, born_ns: arg(4) });
             Some(())
         }
         driver_op::VM_END => {

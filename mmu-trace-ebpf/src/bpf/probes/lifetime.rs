@@ -19,7 +19,8 @@ use super::super::{
     call::{Entry, Exit, entry_hook, exit_hook},
     config,
     maps::{self, count},
-    read, vm,
+    read::{self, Process},
+    vm,
 };
 
 entry_hook!(fe_vm_create, kp_vm_create, create_probe);
@@ -52,7 +53,8 @@ pub(super) fn task_exited() -> Option<()> {
 fn create_probe(call: &Entry) -> Option<()> {
     let kvm = call.args[0];
     let mm = read::member(kvm, offset::KVM_MM)?;
-    vm::start(mm, kvm, read::current_ids().1);
+    // Whoever creates a VM owns its address space, also where the kernel keeps no owner.
+    vm::start(mm, kvm, Process { tgid: read::current_ids().1, ..read::mm_process(mm) });
     Some(())
 }
 
@@ -69,9 +71,9 @@ fn task_mm_returned(call: &Exit) -> Option<()> {
     if read::current_ids().1 != tracer || mm == 0 {
         return None;
     }
-    let tgid = read::mm_tgid(mm);
-    if tgid != tracer && tgid != 0 && vm::slot_of(mm) == UNATTRIBUTED {
-        vm::register(mm, 0, tgid);
+    let process = read::mm_process(mm);
+    if process.tgid != tracer && process.tgid != 0 && vm::slot_of(mm) == UNATTRIBUTED {
+        vm::register(mm, 0, process);
     }
     Some(())
 }

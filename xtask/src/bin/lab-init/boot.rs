@@ -15,7 +15,7 @@ use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
-use crate::{ksm, metrics, network, oracle, process, results, storm};
+use crate::{ksm, life, metrics, network, oracle, process, results, storm};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const DAEMON_START: Duration = Duration::from_secs(90);
@@ -48,6 +48,8 @@ struct Options {
     serve: bool,
     /// How often to attach and detach, instead of everything else.
     storm: Option<u32>,
+    /// What a host lives through, instead of everything else.
+    life: bool,
     /// Leave the refusals out.
     short: bool,
     /// The value of kvm's parameter `tdp_mmu`, where it is not the kernel's default.
@@ -63,6 +65,7 @@ impl Options {
             control: has("lab.control=1"),
             serve: has("lab.serve=1"),
             storm: value("lab.storm=").and_then(|times: &str| times.parse().ok()),
+            life: has("lab.life=1"),
             short: has("lab.short=1"),
             tdp_mmu: value("lab.mmu=").map(|mmu: &str| mmu == Mmu::Tdp.name()),
         }
@@ -74,7 +77,8 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
     mount_all()?;
     let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
     network::loopback_up()?;
-    let refuses = has_tracer() && !options.serve && !options.short && options.storm.is_none();
+    let refuses =
+        has_tracer() && !options.serve && !options.short && !options.life && options.storm.is_none();
     let waiting = if refuses { Some(BeforeKvm::start()?) } else { None };
     load_modules(options.tdp_mmu)?;
     let stage = waiting.map(BeforeKvm::finish).transpose()?;
@@ -86,7 +90,9 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
         .context("cannot turn huge pages off")?;
     ksm::set_up()?;
     // Before the tracer: whatever the tracer sees, these must have counted.
-    oracle::set_up()?;
+    if !options.life {
+        oracle::set_up()?;
+    }
     eprintln!("lab: ready, {}", process::kernel_release()?);
     Ok((options, stage))
 }
@@ -96,6 +102,9 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         let mut workload = Command::new("/init");
         steps.push(process::run("workload", workload.arg("workload"))?);
         return Ok(());
+    }
+    if options.life {
+        return life::run(steps);
     }
     let mut early = Vmm::start(EARLY_VM).context("the VM before the tracer")?;
     if let Some(times) = options.storm {
@@ -215,18 +224,22 @@ fn mount_all() -> Result<()> {
     Ok(())
 }
 
+/// Loads one module.
+pub(crate) fn load_module(name: &str, parameters: &CStr) -> Result<()> {
+    let module = File::open(Path::new("/modules").join(name)).with_context(|| format!("no module {name}"))?;
+    finit_module(&module, parameters, 0).with_context(|| format!("cannot load {name}"))
+}
+
 /// Loads what `/modules` lists, in its order: dependencies come first.
 fn load_modules(tdp_mmu: Option<bool>) -> Result<()> {
     let list = fs::read_to_string("/modules/order").context("cannot read the list of modules")?;
     for name in list.lines() {
-        let module =
-            File::open(Path::new("/modules").join(name)).with_context(|| format!("no module {name}"))?;
         let parameters = match tdp_mmu {
             Some(true) if name == "kvm" => c"tdp_mmu=1",
             Some(false) if name == "kvm" => c"tdp_mmu=0",
             _ => c"",
         };
-        finit_module(&module, parameters, 0).with_context(|| format!("cannot load {name}"))?;
+        load_module(name, parameters)?;
     }
     Ok(())
 }

@@ -9,10 +9,12 @@
 mod boot;
 mod control;
 mod ksm;
+mod life;
 mod metrics;
 mod network;
 mod oracle;
 mod process;
+mod race;
 mod refusals;
 mod results;
 mod sleepers;

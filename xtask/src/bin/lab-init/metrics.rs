@@ -10,9 +10,14 @@ use xtask::phase::{DAEMON_PORT, Series};
 /// A daemon that needs longer than this to answer is broken, on any machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The body of `GET path`.
+/// The body of `GET path` from the lab's daemon.
 pub(crate) fn get(path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, DAEMON_PORT))?;
+    get_from(DAEMON_PORT, path)
+}
+
+/// The body of `GET path` from the daemon on `port`.
+pub(crate) fn get_from(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;

@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! 0x000000  the code, shared memory: KSM cannot merge it, fork and mprotect of the data do not touch it
-//! 0x100000  the data, N private anonymous pages in one VMA and one memslot
+//! 0x200000  the data, N private anonymous pages in one VMA and one memslot
 //! ```
+//! Host memory that is aligned to huge pages can so be mapped in huge pages.
 
 use std::ptr::NonNull;
 
@@ -16,7 +17,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 /// The page size of the host and of the guest's stride.
 pub(crate) const PAGE_SIZE: usize = 4096;
 /// Where the data starts in guest physical memory.
-const DATA_START: u64 = 0x10_0000;
+const DATA_START: u64 = 0x20_0000;
 
 /// `esi` the first address, `ecx` the number of pages, `al` the byte.
 ///
@@ -41,13 +42,62 @@ pub(crate) enum Access {
     Write = 0x40,
 }
 
+/// Pages of the size that a huge page has on x86-64.
+pub(crate) const HUGE: usize = 512;
+
 /// Anonymous memory between two inaccessible pages, so that no neighbour's VMA merges with its own.
+#[derive(Clone, Copy)]
 pub(crate) struct Pages {
     start: NonNull<u8>,
     n_pages: usize,
 }
 
+// SAFETY: an address and a length; what is done to the memory is a matter of each method.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
 impl Pages {
+    /// Maps `n_pages` private ones that begin where a huge page may.
+    pub(crate) fn map_aligned(n_pages: usize) -> Result<Self> {
+        let fence = map_at(None, n_pages + 2 * HUGE, libc::PROT_NONE, libc::MAP_PRIVATE)?;
+        let skip = HUGE - (fence.as_ptr() as usize / PAGE_SIZE) % HUGE;
+        // SAFETY: at most one huge page behind the start, and two more than asked for are mapped.
+        let start = unsafe { fence.add(skip * PAGE_SIZE) };
+        map_at(Some(start), n_pages, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE)?;
+        Ok(Self { start, n_pages })
+    }
+
+    /// Maps them anew, empty, in their place.
+    pub(crate) fn map_again(&self) -> Result<()> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        map_at(Some(self.start), self.n_pages, access, libc::MAP_PRIVATE).map(drop)
+    }
+
+    /// Unmaps them; whoever touches them before they are mapped again faults.
+    pub(crate) fn unmap(&self) -> Result<()> {
+        // SAFETY: the range is ours, and nothing holds references into it.
+        let code = unsafe { libc::munmap(self.start.as_ptr().cast(), self.len()) };
+        result(code).context("munmap")
+    }
+
+    /// `n` of them from `first` on.
+    pub(crate) fn part(&self, first: usize, n: usize) -> Self {
+        assert!(first + n <= self.n_pages, "the part ends behind the whole");
+        // SAFETY: the assertion keeps it inside the mapping.
+        Self { start: unsafe { self.start.add(first * PAGE_SIZE) }, n_pages: n }
+    }
+
+    /// The address of the first.
+    pub(crate) fn address(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
+    /// How many.
+    pub(crate) fn n_pages(&self) -> usize {
+        self.n_pages
+    }
+
     /// Maps `n_pages`, `MAP_PRIVATE` or `MAP_SHARED`. They stay mapped for the life of the process.
     ///
     /// No boundary between two page tables of the third level lies inside, where the kernel would divide
@@ -101,11 +151,6 @@ impl Pages {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len()) }
     }
 
-    /// The address of the first.
-    pub(crate) fn address(&self) -> usize {
-        self.start.as_ptr() as usize
-    }
-
     /// Their length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.n_pages * PAGE_SIZE
@@ -114,7 +159,7 @@ impl Pages {
 
 /// The VM with its first vCPU.
 pub(crate) struct Vm {
-    vcpu: Vcpu,
+    pub(crate) vcpu: Vcpu,
     /// The guest's data.
     pub(crate) data: Pages,
     vm: VmFd,
@@ -123,7 +168,11 @@ pub(crate) struct Vm {
 impl Vm {
     /// Creates the VM and its memory; the guest has not run yet.
     pub(crate) fn new(n_pages: usize) -> Result<Self> {
-        let data = Pages::map(n_pages, libc::MAP_PRIVATE)?;
+        Self::with_data(Pages::map(n_pages, libc::MAP_PRIVATE)?)
+    }
+
+    /// Creates a VM over `data`; the guest has not run yet.
+    pub(crate) fn with_data(data: Pages) -> Result<Self> {
         let code = Pages::map(1, libc::MAP_SHARED)?;
         code.copy_in(Access::Read as usize, &page_loop([0x8a, 0x1e]));
         code.copy_in(Access::Write as usize, &page_loop([0x88, 0x06]));
@@ -152,13 +201,17 @@ impl Vm {
 }
 
 /// One virtual CPU.
-pub(crate) struct Vcpu(VcpuFd);
+pub(crate) struct Vcpu {
+    fd: VcpuFd,
+    /// Whether the host changes the guest's memory while it runs.
+    pub(crate) is_raced: bool,
+}
 
 impl Vcpu {
     fn create(vm: &VmFd, id: u64) -> Result<Self> {
-        let vcpu = vm.create_vcpu(id).context("cannot create a vCPU")?;
-        enter_protected_mode(&vcpu)?;
-        Ok(Self(vcpu))
+        let fd = vm.create_vcpu(id).context("cannot create a vCPU")?;
+        enter_protected_mode(&fd)?;
+        Ok(Self { fd, is_raced: false })
     }
 
     /// Goes once through `n_pages` pages of the data, from `first` on.
@@ -171,11 +224,13 @@ impl Vcpu {
             rflags: 2,
             ..Default::default()
         };
-        self.0.set_regs(&regs).context("cannot set the registers")?;
+        self.fd.set_regs(&regs).context("cannot set the registers")?;
         loop {
-            match self.0.run() {
+            match self.fd.run() {
                 Ok(VcpuExit::Hlt) => return Ok(()),
                 Ok(VcpuExit::Intr) => {}
+                // The host has taken the page away, or the right to write to it, and gives it back.
+                Err(error) if error.errno() == libc::EFAULT && self.is_raced => {}
                 Ok(exit) => bail!("the guest left its loop: {exit:?}"),
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => return Err(error).context("KVM_RUN"),

@@ -1,4 +1,5 @@
-//! The VMM: one process with one VM, driven line by line over its standard input.
+//! The VMM: one process with one VM (or more, which `select` tells apart), driven line by line over its
+//! standard input.
 //!
 //! It is started under the name and with the arguments of a QEMU that libvirt runs, so that whatever
 //! identifies VMs by their command line is tested with it. Each command is answered with `ok`, or
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use xtask::phase::Identity;
 
+use crate::race;
 use crate::vm::{Access, Pages, Vm};
 
 /// N, the pages of the guest: 4 MiB, enough for several batches of everything the kernel batches.
@@ -51,6 +53,11 @@ impl Vmm {
         Ok(vmm)
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends `command` and waits until it is done.
     pub(crate) fn command(&mut self, command: &str) -> Result<()> {
         self.send(command)?;
@@ -66,7 +73,10 @@ impl Vmm {
     pub(crate) fn answer(&mut self) -> Result<()> {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        ensure!(line == "ok\n", "{}", if line.is_empty() { "it died" } else { line.trim_end() });
+        if line.is_empty() {
+            bail!("it ended: {}", self.child.wait()?);
+        }
+        ensure!(line == "ok\n", "{}", line.trim_end());
         self.wait_until_asleep()
     }
 
@@ -117,37 +127,72 @@ pub(crate) fn serve() -> Result<()> {
 
 /// What commands work on.
 struct Machine {
-    vm: Vm,
+    /// The VMs of this process; `None` once one was ended.
+    vms: Vec<Option<Vm>>,
+    /// The one that commands are about.
+    selected: usize,
     outside: Pages,
     forked: Option<libc::pid_t>,
 }
 
 impl Machine {
     fn new() -> Result<Self> {
-        let mut vm = Vm::new(N_PAGES)?;
+        let vm = Vm::new(N_PAGES)?;
         let outside = Pages::map(N_OUTSIDE_PAGES, libc::MAP_PRIVATE)?;
+        let mut machine = Self { vms: Vec::new(), selected: 0, outside, forked: None };
+        machine.add(vm)?;
+        Ok(machine)
+    }
+
+    /// Adds a VM and selects it.
+    fn add(&mut self, mut vm: Vm) -> Result<()> {
         // So that the fault on the code page is in no phase.
         vm.touch(Access::Read, 0, 0)?;
-        Ok(Self { vm, outside, forked: None })
+        self.selected = self.vms.len();
+        self.vms.push(Some(vm));
+        Ok(())
+    }
+
+    fn vm(&mut self) -> Result<&mut Vm> {
+        self.vms.get_mut(self.selected).and_then(Option::as_mut).context("this VM was ended")
+    }
+
+    /// Ends the selected VM; the process goes on.
+    fn end(&mut self) -> Result<()> {
+        let vm = self.vms.get_mut(self.selected).and_then(Option::take);
+        vm.map(drop).context("this VM was ended already")
     }
 
     fn execute(&mut self, line: &str) -> Result<()> {
         let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
         let byte = || argument.parse::<u8>().with_context(|| format!("{line:?} needs a byte"));
-        let data = &self.vm.data;
+        let number = || argument.parse::<usize>().with_context(|| format!("{line:?} needs a number"));
         match command {
-            "fill" => data.fill(byte()?),
-            "host-write" => data.write_each(byte()?),
-            "read" => self.vm.touch_all(Access::Read, 0)?,
-            "write" => self.vm.touch_all(Access::Write, byte()?)?,
+            "fill" => self.data()?.fill(byte()?),
+            "host-write" => self.data()?.write_each(byte()?),
+            "read" => self.vm()?.touch_all(Access::Read, 0)?,
+            "read-first" => self.vm()?.touch(Access::Read, number()?, 0)?,
+            "write" => self.vm()?.touch_all(Access::Write, byte()?)?,
             "read-for" => self.read_for(Duration::from_millis(argument.parse().context("milliseconds")?))?,
-            "mergeable" => data.advise(libc::MADV_MERGEABLE)?,
-            "unmergeable" => data.advise(libc::MADV_UNMERGEABLE)?,
-            "discard" => data.advise(libc::MADV_DONTNEED)?,
+            "mergeable" => self.data()?.advise(libc::MADV_MERGEABLE)?,
+            "unmergeable" => self.data()?.advise(libc::MADV_UNMERGEABLE)?,
+            "discard" => self.data()?.advise(libc::MADV_DONTNEED)?,
             "protect" => {
-                data.protect(libc::PROT_READ)?;
-                data.protect(libc::PROT_READ | libc::PROT_WRITE)?;
+                self.data()?.protect(libc::PROT_READ)?;
+                self.data()?.protect(libc::PROT_READ | libc::PROT_WRITE)?;
             }
+            "new" => self.add(Vm::new(number()?)?)?,
+            "new-aligned" => self.add(Vm::with_data(Pages::map_aligned(number()?)?)?)?,
+            "new-shared" => {
+                let shared = Vm::with_data(*self.data()?)?;
+                self.add(shared)?;
+            }
+            "select" => self.selected = number()?,
+            "end" => self.end()?,
+            "collapse" => race::collapse(self.data()?)?,
+            "protect-part" => race::protect_part(self.data()?)?,
+            "discard-part" => race::discard_part(self.data()?)?,
+            "race" => race::run(self.vm()?, argument)?,
             "outside-fill" => self.outside.fill(byte()?),
             "outside-write" => self.outside.write_each(byte()?),
             "outside-mergeable" => self.outside.advise(libc::MADV_MERGEABLE)?,
@@ -159,10 +204,14 @@ impl Machine {
         Ok(())
     }
 
+    fn data(&mut self) -> Result<&Pages> {
+        self.vm().map(|vm| &vm.data)
+    }
+
     fn read_for(&mut self, duration: Duration) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < duration {
-            self.vm.touch_all(Access::Read, 0)?;
+            self.vm()?.touch_all(Access::Read, 0)?;
         }
         Ok(())
     }
@@ -170,31 +219,11 @@ impl Machine {
     /// Forks a child that does nothing but share our memory.
     fn fork(&mut self) -> Result<()> {
         ensure!(self.forked.is_none(), "there is a child already");
-        // SAFETY: the process has one thread, and the child calls async-signal-safe functions only.
-        match unsafe { libc::fork() } {
-            -1 => Err(std::io::Error::last_os_error()).context("fork"),
-            0 => loop {
-                // SAFETY: no pointers.
-                unsafe {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    libc::pause();
-                }
-            },
-            child => {
-                self.forked = Some(child);
-                Ok(())
-            }
-        }
+        self.forked = Some(race::fork_and_pause()?);
+        Ok(())
     }
 
     fn join(&mut self) -> Result<()> {
-        let child = self.forked.take().context("there is no child")?;
-        // SAFETY: the child is ours and not yet reaped, so the id is still its own.
-        let reaped = unsafe {
-            libc::kill(child, libc::SIGKILL);
-            libc::waitpid(child, std::ptr::null_mut(), 0)
-        };
-        ensure!(reaped == child, "cannot reap the child");
-        Ok(())
+        race::end(self.forked.take().context("there is no child")?)
     }
 }

@@ -3,6 +3,7 @@
 mod control;
 mod daemon;
 pub(super) mod formula;
+mod life;
 mod refusals;
 mod report;
 pub(super) mod series;
@@ -150,7 +151,7 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
         }
     }
     if let (Some((counted, told)), Some(report)) = (&outputs.sleepers, &outputs.report) {
-        let checks = sleepers::check(counted, told, report::uses_fentry_for(report, "page_fault"));
+        let checks = sleepers::check(counted, told, report::has_fentry_for(report, "page_fault"));
         groups.push(Group { name: "missed returns".to_owned(), checks });
     }
     if let Some((run, report)) = &outputs.control {
@@ -168,6 +169,19 @@ pub(super) fn run_storm(out: &Path, times: u32) -> Result<Vec<Group>> {
     let mut group = steps(&ended);
     group.checks.push(Check::equal("attachments", &times, &ended.len()));
     Ok(vec![group])
+}
+
+/// The checks of what a host lives through.
+pub(super) fn run_life(out: &Path) -> Result<Vec<Group>> {
+    let ended: Vec<Step> = load(&out.join("steps.json"))?;
+    if let Some(failed) = ended.iter().find(|step| step.exit != 0)
+        && !out.join("life.json").exists()
+    {
+        anyhow::bail!("{} (exit code {})", failed.name, failed.exit);
+    }
+    let mut groups = vec![steps(&ended)];
+    groups.extend(life::check(&load(&out.join("life.json"))?));
+    Ok(groups)
 }
 
 fn steps(steps: &[Step]) -> Group {

@@ -63,7 +63,7 @@ pub(super) fn check_ladder(report: &Value, kprobe: &Value) -> Vec<Check> {
 }
 
 /// Whether a hook had fentry.
-pub(super) fn uses_fentry_for(report: &Value, name: &str) -> bool {
+pub(super) fn has_fentry_for(report: &Value, name: &str) -> bool {
     let hooks = report.pointer("/quality/hooks").and_then(Value::as_array).into_iter().flatten();
     let text = |hook: &Value, key: &str| hook.get(key).and_then(Value::as_str).map(str::to_owned);
     hooks.into_iter().any(|hook| {
@@ -106,7 +106,7 @@ pub(super) fn sum_over(report: &Value, pointer: &str) -> Option<i64> {
     (!parts.is_empty() && numbers.len() == parts.len()).then(|| numbers.iter().sum())
 }
 
-fn ranges(report: &Value) -> Option<i64> {
+pub(super) fn ranges(report: &Value) -> Option<i64> {
     let mut total = 0;
     for part in parts(report) {
         for row in part.get("invalidations")?.as_array()? {
@@ -236,7 +236,7 @@ fn the_vm(run: &Run, report: &Value) -> Vec<Check> {
     ]
 }
 
-fn quality(report: &Value) -> Vec<Check> {
+pub(super) fn quality(report: &Value) -> Vec<Check> {
     let complete = report.pointer("/quality/complete").map_or("missing".to_owned(), plain);
     let mut checks = vec![Check::equal("quality.complete", &"true", &complete)];
     for gap in ["lost_events", "missed_returns", "map_full", "orphan_brackets", "unbracketed"] {

@@ -69,7 +69,9 @@ impl Attempt {
 
     /// Waits until its capture holds a snapshot, it has ended, or patience is over.
     pub(super) fn wait_until_recording(&mut self) -> Result<()> {
-        self.wait_until(|attempt| Ok(attempt.n_blocks() >= FIRST_BLOCKS))
+        self.wait_until(|attempt| {
+            Ok(attempt.capture.as_deref().is_some_and(|path| n_blocks(path) >= FIRST_BLOCKS))
+        })
     }
 
     /// Sends `signal`; to one that has ended already this does nothing.
@@ -106,12 +108,13 @@ impl Attempt {
             fs::read(&self.messages).with_context(|| format!("cannot read {}", self.messages.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
 
-    fn n_blocks(&self) -> usize {
-        // Not there yet is empty.
-        let bytes = self.capture.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
-        bytes.windows(BLOCK_MAGIC.len()).filter(|window| *window == BLOCK_MAGIC).count()
-    }
+/// The blocks of a capture that is being written.
+pub(crate) fn n_blocks(capture: &Path) -> usize {
+    // Not there yet is empty.
+    let bytes = fs::read(capture).unwrap_or_default();
+    bytes.windows(BLOCK_MAGIC.len()).filter(|window| *window == BLOCK_MAGIC).count()
 }
 
 /// What the product's own reader says about `capture`.

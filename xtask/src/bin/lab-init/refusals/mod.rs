@@ -24,6 +24,7 @@ use crate::process::{OUT, mmu_trace};
 use crate::vmm::Vmm;
 use attempt::{Attempt, PATIENCE};
 
+pub(crate) use attempt::n_blocks;
 pub(crate) use before_kvm::BeforeKvm;
 
 /// Where captures and messages go; they stay in the lab.
