@@ -3,6 +3,7 @@
 //! Huge pages come from `MADV_COLLAPSE` alone, which needs no khugepaged: with THP otherwise off,
 //! nothing happens behind the back of whoever counts.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -59,9 +60,16 @@ pub(crate) fn run(vm: &mut Vm, argument: &str) -> Result<()> {
     let data = vm.data;
     let mut host = Host::new(kind, data)?;
     let done = AtomicBool::new(false);
+    // A thread that only starts maps memory of its own, which must not come to lie where ours was just
+    // unmapped.
+    let started = Barrier::new(2);
     vm.vcpu.is_raced = true;
     let outcome = std::thread::scope(|scope| {
-        let guest = scope.spawn(|| keep_touching(vm, &done));
+        let guest = scope.spawn(|| {
+            started.wait();
+            keep_touching(vm, &done)
+        });
+        started.wait();
         let raced = race(&mut host, time);
         done.store(true, Ordering::Relaxed);
         // A guest that waits for a page it may not write must not wait for ever.
