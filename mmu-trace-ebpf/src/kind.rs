@@ -209,6 +209,10 @@ kinds! {
         PagePending = "page_pending",
         /// A page record ceased to wait (bookkeeping: pending - settled - waiting now = evicted).
         PageSettled = "page_settled",
+        /// The return of a `kvm_mmu_page_fault` whose entry was not seen.
+        MissedFaultEntry = "missed_fault_entry",
+        /// A bracket that had ended unseen when its task began the next; it is in no figure.
+        MissedRangeEnd = "missed_range_end",
     }
 }
 

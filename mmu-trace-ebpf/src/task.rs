@@ -11,10 +11,17 @@
 //!  invalidate_range_end     close the call, pop down to the bracket
 //! ```
 //!
+//! Brackets nest: what works on a range may split huge pages in it, or have to reclaim memory, which is
+//! anybody's. A bracket that cannot hold the next one has ended unseen: its end was missed, and it must
+//! not stay in the way of everything that follows.
+//!
 //! A call is closed by the next call or by the end of its bracket, not by its own return: KVM does
 //! nothing between the two that would mark it, and so no return probe can be missed.
 
-use crate::decide::{bracket_flags, call_flags};
+use crate::{
+    decide::{bracket_flags, call_flags},
+    kind::Cause,
+};
 
 /// Most nested brackets of one task: `munmap` splitting a huge page makes two.
 pub const MAX_DEPTH: usize = 4;
@@ -155,14 +162,42 @@ pub struct TaskState {
 }
 
 /// What [`TaskState::push`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Push {
-    /// Stored.
-    Stored,
-    /// Stored in place of a non-blocking bracket that had failed.
-    ReplacedAbandoned,
-    /// Too deep; only counted.
-    TooDeep,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// 1: too deep, only counted.
+    pub too_deep: u64,
+    /// Non-blocking brackets that had failed and were dropped.
+    pub abandoned: u64,
+    /// Brackets that had ended unseen and were dropped.
+    pub missed_ends: u64,
+}
+
+impl Bracket {
+    /// Whether this open bracket must have ended before `next` could begin in the same task.
+    #[inline(always)]
+    fn precedes(&self, next: &Self) -> bool {
+        let overlaps = self.mm == next.mm && self.start < next.end && next.start < self.end;
+        !overlaps && (!comes_anywhere(next.cause) || comes_anywhere(self.cause))
+    }
+}
+
+/// An index into the brackets. The black box keeps the compiler from dropping a mask that it can prove
+/// needless and the verifier cannot.
+#[inline(always)]
+fn masked(index: usize) -> usize {
+    core::hint::black_box(index) & TOP_MASK
+}
+
+/// Whether brackets of `cause` may begin inside one over any other memory: reclaim and compaction run in
+/// whatever task needs a page, and split what they find.
+#[inline(always)]
+fn comes_anywhere(cause: u8) -> bool {
+    const CAUSES: u32 = 1 << Cause::Other as u32
+        | 1 << Cause::Reclaim as u32
+        | 1 << Cause::Migrate as u32
+        | 1 << Cause::DirtyTracking as u32
+        | 1 << Cause::ThpSplit as u32;
+    CAUSES >> (cause & 31) & 1 != 0
 }
 
 impl TaskState {
@@ -223,22 +258,40 @@ impl TaskState {
     /// Opens a bracket.
     ///
     /// A non-blocking bracket (the OOM reaper's) holds no other one, so finding it still open means
-    /// that its start failed and no end will come: the new bracket takes its place.
+    /// that its start failed and no end will come.
     #[inline(always)]
-    pub fn push(&mut self, bracket: Bracket) -> Push {
-        let mut depth = self.depth as usize;
-        let mut push = Push::Stored;
-        if depth > 0 && self.brackets[(depth - 1) & TOP_MASK].flags & bracket_flags::NONBLOCK != 0 {
-            depth -= 1;
-            push = Push::ReplacedAbandoned;
+    pub fn push(&mut self, bracket: Bracket) -> Pushed {
+        let mut pushed = Pushed::default();
+        for _ in 0..MAX_DEPTH {
+            let Some(top) = self.top() else { break };
+            if top.flags & bracket_flags::NONBLOCK != 0 {
+                pushed.abandoned += 1;
+            } else if top.precedes(&bracket) {
+                pushed.missed_ends += 1;
+            } else {
+                break;
+            }
+            self.drop_top();
         }
+        let depth = self.depth as usize;
         if depth >= MAX_DEPTH {
             self.overflow += 1;
-            return Push::TooDeep;
+            pushed.too_deep = 1;
+            return pushed;
         }
-        self.brackets[depth & TOP_MASK] = bracket;
+        self.brackets[masked(depth)] = bracket;
         self.depth = depth as u32 + 1;
-        push
+        pushed
+    }
+
+    /// Forgets the innermost bracket, with a call in it, and what was too deep inside.
+    #[inline(always)]
+    fn drop_top(&mut self) {
+        self.depth -= 1;
+        self.overflow = 0;
+        if self.call.bracket as u32 == self.depth {
+            self.call.flags = 0;
+        }
     }
 
     /// The innermost bracket.
@@ -248,7 +301,7 @@ impl TaskState {
         if depth == 0 || depth > MAX_DEPTH {
             return None;
         }
-        Some(&mut self.brackets[(depth - 1) & TOP_MASK])
+        Some(&mut self.brackets[masked(depth - 1)])
     }
 
     /// The index of the innermost open bracket for which `is_it` holds.
@@ -277,7 +330,7 @@ impl TaskState {
     /// Notes a bracket that ended inside a KSM function.
     #[inline(always)]
     pub fn note_ksm(&mut self, bracket: &Bracket) {
-        use crate::{decide::is_merge, kind::Cause};
+        use crate::decide::is_merge;
         if !is_merge(bracket.cause) {
             return;
         }
@@ -305,9 +358,10 @@ mod tests {
     #[test]
     fn finds_the_innermost_bracket_around_an_address() {
         let mut task = TaskState::IDLE;
-        task.push(bracket(1, 0, 100));
-        task.push(bracket(1, 10, 20));
-        task.push(bracket(2, 0, 100));
+        let fork = Cause::Fork as u8;
+        task.push(Bracket { cause: fork, ..bracket(1, 0, 100) });
+        task.push(Bracket { cause: fork, ..bracket(1, 10, 20) });
+        task.push(Bracket { cause: Cause::Reclaim as u8, ..bracket(2, 0, 100) });
         let around = |mm, addr| task.find(|b: &Bracket| b.mm == mm && b.start <= addr && addr < b.end);
         assert_eq!(around(1, 15), Some(1));
         assert_eq!(around(1, 20), Some(0));
@@ -315,14 +369,16 @@ mod tests {
         assert_eq!(around(3, 15), None);
     }
 
+    const STORED: Pushed = Pushed { too_deep: 0, abandoned: 0, missed_ends: 0 };
+
     #[test]
     fn a_failed_non_blocking_bracket_makes_room() {
         let mut task = TaskState::IDLE;
         let mut reaper = bracket(1, 0, 4096);
         reaper.flags = bracket_flags::NONBLOCK;
-        assert_eq!(task.push(reaper), Push::Stored);
+        assert_eq!(task.push(reaper), STORED);
         reaper.start = 8192;
-        assert_eq!(task.push(reaper), Push::ReplacedAbandoned);
+        assert_eq!(task.push(reaper), Pushed { abandoned: 1, ..STORED });
         assert_eq!((task.depth, task.brackets[0].start), (1, 8192));
     }
 
@@ -330,10 +386,32 @@ mod tests {
     fn brackets_beyond_the_stack_are_counted() {
         let mut task = TaskState::IDLE;
         for _ in 0..MAX_DEPTH {
-            assert_eq!(task.push(bracket(1, 0, 1)), Push::Stored);
+            assert_eq!(task.push(bracket(1, 0, 1)), STORED);
         }
-        assert_eq!(task.push(bracket(1, 0, 1)), Push::TooDeep);
+        assert_eq!(task.push(bracket(1, 0, 1)), Pushed { too_deep: 1, ..STORED });
         assert_eq!((task.depth as usize, task.overflow), (MAX_DEPTH, 1));
+    }
+
+    #[test]
+    fn brackets_whose_end_was_missed_do_not_stay() {
+        let of = |cause, start| Bracket { cause: cause as u8, ..bracket(1, start, start + 1) };
+        let mut task = TaskState::IDLE;
+        task.push(of(Cause::KsmWriteProtect, 5));
+        assert_eq!(task.push(of(Cause::KsmReplace, 5)), STORED, "the same page may be nested");
+        task.call = ChangePte { flags: call_flags::ACTIVE, bracket: 1, ..task.call };
+        assert_eq!(task.push(of(Cause::KsmWriteProtect, 6)), Pushed { missed_ends: 2, ..STORED });
+        assert_eq!((task.depth, task.brackets[0].start, task.call.flags), (1, 6, 0));
+    }
+
+    #[test]
+    fn reclaim_may_begin_inside_anything_but_itself() {
+        let of = |cause, mm, start| Bracket { cause: cause as u8, ..bracket(mm, start, start + 9) };
+        let mut task = TaskState::IDLE;
+        task.push(of(Cause::Fork, 1, 0));
+        assert_eq!(task.push(of(Cause::Reclaim, 2, 50)), STORED);
+        assert_eq!(task.push(of(Cause::ThpSplit, 2, 55)), STORED, "splits what it reclaims");
+        assert_eq!(task.push(of(Cause::Migrate, 3, 0)), Pushed { missed_ends: 2, ..STORED });
+        assert_eq!((task.depth, task.brackets[1].mm), (2, 3));
     }
 
     #[test]

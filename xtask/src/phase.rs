@@ -31,6 +31,9 @@ pub const LAB_VM: Identity = Identity { name: "lab", uuid: "11111111-2222-3333-4
 /// The VM of the run with a working `change_pte`.
 pub const CONTROL_VM: Identity = Identity { name: "control", uuid: "11111111-2222-3333-4444-666666666666" };
 
+/// The VM that shares a CPU with everything else.
+pub const CROWD_VM: Identity = Identity { name: "crowd", uuid: "11111111-2222-3333-4444-777777777777" };
+
 /// An idle VM that runs before the tracer does, and must be found all the same.
 pub const EARLY_VM: Identity = Identity { name: "early", uuid: "66666666-7777-8888-9999-000000000000" };
 

@@ -6,6 +6,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
@@ -43,9 +44,10 @@ pub(super) static BULK_RANGES: Array<BulkRanges> = Array::with_max_entries(256, 
 #[map]
 pub(super) static VMS: HashMap<u64, u32> = HashMap::with_max_entries(256, 0);
 
-/// VM slot to who holds it; slot 0 is `UNATTRIBUTED` and never held. Sized by userspace.
+/// VM slot to who holds it; slot 0 is `UNATTRIBUTED` and never held. Sized by userspace, which has it
+/// mapped.
 #[map]
-pub(super) static VM_SLOTS: Array<VmSlot> = Array::with_max_entries(256, 0);
+pub(super) static VM_SLOTS: Array<VmSlot> = Array::with_max_entries(256, BPF_F_MMAPABLE);
 
 /// Free slots, filled by userspace. Empty: the VM is counted as unattributed, `Gap::VmsFull`.
 #[map]
@@ -100,9 +102,18 @@ pub(super) fn element<T, const N: usize>(array: &mut [T; N], index: usize) -> &m
 /// Counts a gap.
 #[inline(always)]
 pub(super) fn count(gap: Gap) {
+    count_n(gap, 1);
+}
+
+/// Counts `n` gaps at once; often there are none.
+#[inline(always)]
+pub(super) fn count_n(gap: Gap, n: u64) {
+    if n == 0 {
+        return;
+    }
     if let Some(counter) = GAPS.get_ptr_mut(gap as u32) {
         // SAFETY: the map holds aligned counters.
-        add(unsafe { &mut *counter }, 1);
+        add(unsafe { &mut *counter }, n);
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     constants::Constants,
     object::{self, LoadedObject, Setup},
     read,
+    slots::SlotTable,
 };
 use crate::model::{Counters, Refaults};
 
@@ -33,6 +34,7 @@ const PRESENT: u64 = 0x1;
 /// A loaded object without hooks.
 struct Driver {
     object: LoadedObject,
+    slots: SlotTable,
 }
 
 /// Loads the object, or says why the test is skipped.
@@ -67,7 +69,7 @@ impl Driver {
         program(&mut object)?.load()?;
         // Long ago: what the driver runs is past the grace at the start.
         object::mark_started(&mut object.ebpf, 1)?;
-        let mut driver = Self { object };
+        let mut driver = Self { slots: SlotTable::new(&object.ebpf)?, object };
         driver.run(&[op::VM_START, MM, KVM, 1]);
         Ok(driver)
     }
@@ -114,7 +116,7 @@ impl Driver {
 
     /// The counters of the only VM.
     fn vm(&self) -> Counters {
-        let slots = read::slots(&self.object.ebpf, 4).expect("slots");
+        let slots = self.slots.used();
         assert_eq!(slots.len(), 1, "one VM");
         read::counters(&self.object.ebpf, slots[0].0).expect("counters")
     }
@@ -299,9 +301,27 @@ fn nested_orphaned_and_unbracketed_events_are_counted() {
     assert_eq!(driver.gap(Gap::Unbracketed), 1);
     assert_eq!(driver.vm().change_pte_outcome(Outcome::Unbracketed), 1);
     for page in 0..5 {
-        driver.run(&[op::RANGE_START, MM, page << 12, (page + 1) << 12, 0x100, caller(Cause::Unmap)]);
+        driver.run(&[op::RANGE_START, MM, page << 12, 5 << 12, 0x100, caller(Cause::Unmap)]);
     }
-    assert_eq!(driver.gap(Gap::NestedTooDeep), 1);
+    assert_eq!((driver.gap(Gap::NestedTooDeep), driver.gap(Gap::MissedRangeEnd)), (1, 0));
+}
+
+#[test]
+fn a_missed_end_shows_and_spoils_nothing_that_follows() {
+    let mut driver = driver_or_skip!();
+    driver.run(&[op::RANGE_START, MM, 0x1000, 0x2000, 0x100, caller(Cause::CowHost)]);
+    for page in 2..12 {
+        driver.bracket(Cause::CowHost, page, 1, true, Some(PTE_RW));
+    }
+    assert_eq!(driver.gap(Gap::MissedRangeEnd), 1);
+    assert_eq!(driver.vm().change_pte_outcome(Outcome::NoopZappedByBracket), 10);
+
+    // The inner one's end is missed, the outer one's is seen.
+    driver.run(&[op::RANGE_START, MM, 0, 0x20_0000, 0x101, caller(Cause::Unmap)]);
+    driver.run(&[op::RANGE_START, MM, 0, 0x20_0000, 0x100, caller(Cause::ThpSplit)]);
+    driver.run(&[op::RANGE_START, MM, 0x1000, 0x2000, 0x100, caller(Cause::ThpSplit)]);
+    driver.run(&[op::RANGE_END, MM, 0]);
+    assert_eq!((driver.gap(Gap::MissedRangeEnd), driver.gap(Gap::OrphanBracket)), (2, 0));
 }
 
 #[test]
@@ -312,6 +332,13 @@ fn a_missed_return_shows() {
     let vm = driver.vm();
     assert_eq!(driver.gap(Gap::MissedFaultReturn), 1);
     assert_eq!((vm.faults_entered, vm.faults[&FaultResult::Fixed]), (2, 1));
+}
+
+#[test]
+fn a_missed_entry_shows() {
+    let mut driver = driver_or_skip!();
+    driver.run(&[op::FAULT_END, FIXED, 0x1000]);
+    assert_eq!((driver.gap(Gap::MissedFaultEntry), driver.vm().faults_entered), (1, 0));
 }
 
 #[test]
@@ -335,11 +362,11 @@ fn unknown_address_spaces_are_unattributed_and_an_ended_vm_stays_readable() {
     assert_eq!((rows.len(), rows[0].slot, rows[0].ranges), (1, 0, 1));
     driver.merge(1, true);
     driver.run(&[op::VM_END, MM]);
-    let slots = read::slots(&driver.object.ebpf, 4).expect("slots");
+    let slots = driver.slots.used();
     assert!(slots[0].1.ended_ns > 0);
     assert_eq!(driver.vm().change_pte_calls(), 2);
     read::free_slot(&mut driver.object.ebpf, slots[0].0, &slots[0].1).expect("freed");
-    assert!(read::slots(&driver.object.ebpf, 4).expect("slots").is_empty());
+    assert!(driver.slots.used().is_empty());
     assert!(read::counters(&driver.object.ebpf, slots[0].0).expect("counters").is_empty());
 }
 
@@ -379,7 +406,7 @@ fn a_process_with_the_id_and_the_address_space_of_an_earlier_one_is_another() {
     driver.run(&[op::VM_END, MM]);
     driver.run(&[op::VM_START, MM, KVM, 1, 777]);
     driver.fault(1, READ, FIXED);
-    let slots = read::slots(&driver.object.ebpf, 4).expect("slots");
+    let slots = driver.slots.used();
     let figures = |index: usize| read::counters(&driver.object.ebpf, slots[index].0).expect("counters");
     let [old, new] = if slots[0].1.born_ns == 777 { [1, 0] } else { [0, 1] };
     assert!(slots[old].1.ended_ns > 0 && slots[new].1.ended_ns == 0);
@@ -391,7 +418,7 @@ fn a_process_with_the_id_and_the_address_space_of_an_earlier_one_is_another() {
 fn the_vms_of_one_process_share_an_entry_that_ends_with_the_last() {
     const SECOND_KVM: u64 = KVM + 0x1_0000;
     let mut driver = driver_or_skip!();
-    let slot = |driver: &Driver| read::slots(&driver.object.ebpf, 4).expect("slots")[0];
+    let slot = |driver: &Driver| driver.slots.used()[0];
     driver.merge(1, true);
     driver.run(&[op::VM_START, MM, SECOND_KVM, 1]);
     assert_eq!(slot(&driver).1.n_vms, 2);
@@ -404,7 +431,7 @@ fn the_vms_of_one_process_share_an_entry_that_ends_with_the_last() {
     assert!(slot(&driver).1.ended_ns > 0);
     driver.run(&[op::VM_START, MM, KVM, 1]);
     assert_eq!((slot(&driver).1.n_vms, slot(&driver).1.ended_ns), (1, 0));
-    assert_eq!(read::slots(&driver.object.ebpf, 4).expect("slots").len(), 1);
+    assert_eq!(driver.slots.used().len(), 1);
 }
 
 #[test]

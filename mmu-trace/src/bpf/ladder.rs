@@ -19,6 +19,13 @@ use crate::{
     model::{Backend, Hook, HookState},
 };
 
+/// The hook on the end of tasks.
+pub(super) const TASK_EXIT: &str = "task_exit";
+/// Its program.
+pub(super) const TASK_EXIT_PROGRAM: &str = "tp_task_exit";
+/// What finds the VMs that already run.
+pub(super) const DISCOVERY: &str = "vm_discovery";
+
 /// What attaching needs to know of the kernel.
 pub(super) struct Ladder<'a> {
     pub btf: &'a Btf,
@@ -101,7 +108,8 @@ impl Ladder<'_> {
         // The return first: an entry must not open what no return would close.
         for (programs, end) in [(spec.exit, End::Return), (spec.entry, End::Entry)] {
             let Some(Programs { tracing, .. }) = programs.filter(|p| !p.tracing.is_empty()) else { continue };
-            let link = object.side.attach(tracing, symbol, end, self.btf).map_err(|e| e.to_string())?;
+            let link =
+                object.side.attach(spec.name, tracing, symbol, end, self.btf).map_err(|e| e.to_string())?;
             links.push(link);
         }
         Ok(links)
@@ -181,14 +189,14 @@ fn detach_kprobe(ebpf: &mut Ebpf, program: &str) {
 /// find an old state, so it is reported like a hook.
 pub(super) fn attach_task_exit(ebpf: &mut Ebpf) -> Hook {
     let outcome = (|| {
-        let program = ebpf.program_mut("tp_task_exit").ok_or("the object has no program tp_task_exit")?;
+        let program = ebpf.program_mut(TASK_EXIT_PROGRAM).ok_or("the object does not have its program")?;
         let program: &mut RawTracePoint = program.try_into().map_err(|e| chain(&e))?;
         program.load().map_err(|e| chain(&e))?;
         program.attach("sched_process_exit").map(drop).map_err(|e| chain(&e))
     })();
     let outcome: Result<(), String> = outcome;
     Hook {
-        hook: "task_exit".to_owned(),
+        hook: TASK_EXIT.to_owned(),
         symbol: "sched_process_exit".to_owned(),
         backend: if outcome.is_ok() { Backend::RawTracepoint } else { Backend::None },
         state: if outcome.is_ok() { HookState::Attached } else { HookState::Failed },
@@ -203,7 +211,7 @@ pub(super) fn attach_discovery(
     btf: &Btf,
     symbol: &str,
 ) -> Result<Discovery, String> {
-    match object.side.attach("fx_task_mm", symbol, End::Return, btf) {
+    match object.side.attach(DISCOVERY, "fx_task_mm", symbol, End::Return, btf) {
         Ok(link) => Ok(Discovery { _link: Some(link) }),
         Err(fentry) => attach_kprobe(&mut object.ebpf, "kr_task_mm", symbol)
             .map(|()| Discovery { _link: None })

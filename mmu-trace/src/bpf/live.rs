@@ -26,6 +26,7 @@ use super::{
     object::{self, LoadedObject, Setup},
     read::{self, InvalidationRow},
     side::TracingLink,
+    slots::SlotTable,
 };
 use crate::{
     kernel::{btf::Btf, kallsyms::Kallsyms},
@@ -57,6 +58,7 @@ pub struct Live {
     object: LoadedObject,
     /// Keeps the tracing programs attached.
     _links: Vec<TracingLink>,
+    slots: SlotTable,
     /// The probes whose misses the kernel counts.
     probes: Probes,
     hooks: Vec<Hook>,
@@ -105,11 +107,13 @@ impl Live {
         hooks.push(discover(&mut object, &btf, &kallsyms));
         let (links, attached) = attach(&mut object, &btf, &kallsyms, options.backend)?;
         hooks.extend(attached);
-        let probes = Probes::find(&object.ebpf, &hooks).context("cannot list the attached probes")?;
+        let probes =
+            Probes::find(&object.ebpf, &links, &hooks).context("cannot ask for the attached probes")?;
         object::mark_started(&mut object.ebpf, monotonic_ns())?;
         let ring = if options.recording { Some(take_ring(&mut object)?) } else { None };
         let mut live = Self {
             _links: links,
+            slots: SlotTable::new(&object.ebpf)?,
             probes,
             hooks,
             events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
@@ -168,21 +172,13 @@ impl Live {
         self.start_monotonic_ns
     }
 
-    /// One of the kernel side's gap counters.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn gap(&self, gap: Gap) -> Result<u64> {
-        read::gap(&self.object.ebpf, gap)
-    }
-
     /// Looks who the VMs are that came since the last call. Call it now and then: a VM that ends
     /// before it is identified has only its process id.
     ///
     /// # Errors
     /// A map cannot be read.
     pub fn identify_new_vms(&mut self) -> Result<()> {
-        for (slot, holder) in self.slots()? {
+        for (slot, holder) in self.slots.used() {
             if self.identities.get(&slot).is_none_or(|known| known.pid != holder.tgid) {
                 self.identities.insert(slot, identify(&holder));
             }
@@ -220,7 +216,7 @@ impl Live {
         self.identify_new_vms()?;
         let mut rows = self.rows_by_slot()?;
         let mut vms = Vec::new();
-        let slots = self.slots()?;
+        let slots = self.slots.used();
         self.ended.clear();
         for (slot, holder) in &slots {
             vms.push(self.vm(*slot, holder, rows.remove(slot).unwrap_or_default())?);
@@ -249,7 +245,7 @@ impl Live {
     /// # Errors
     /// A map cannot be written.
     pub fn reap_ended_vms(&mut self) -> Result<()> {
-        let slots: BTreeMap<u32, VmSlot> = self.slots()?.into_iter().collect();
+        let slots: BTreeMap<u32, VmSlot> = self.slots.used().into_iter().collect();
         for slot in std::mem::take(&mut self.ended) {
             let Some(holder) = slots.get(&slot) else { continue };
             if self.has_ended(slot, holder)? {
@@ -258,10 +254,6 @@ impl Live {
             }
         }
         Ok(())
-    }
-
-    fn slots(&self) -> Result<Vec<(u32, VmSlot)>> {
-        read::slots(&self.object.ebpf, self.options.max_vms + 1)
     }
 
     fn rows_by_slot(&self) -> Result<BTreeMap<u32, Vec<InvalidationRow>>> {
@@ -436,7 +428,13 @@ fn discover(object: &mut LoadedObject, btf: &Btf, kallsyms: &Kallsyms) -> Hook {
     let found = match vm::discover(Path::new("/proc")) {
         Ok(found) => found,
         Err(e) => {
-            return pseudo_hook("vm_discovery", &symbol, HookState::Failed, false, Some(ladder::chain(&e)));
+            return pseudo_hook(
+                ladder::DISCOVERY,
+                &symbol,
+                HookState::Failed,
+                false,
+                Some(ladder::chain(&e)),
+            );
         }
     };
     let reason = match ladder::attach_discovery(object, btf, &symbol) {
@@ -451,7 +449,7 @@ fn discover(object: &mut LoadedObject, btf: &Btf, kallsyms: &Kallsyms) -> Hook {
         }
     };
     let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
-    pseudo_hook("vm_discovery", &symbol, state, false, reason)
+    pseudo_hook(ladder::DISCOVERY, &symbol, state, false, reason)
 }
 
 fn types_hook(constants: &Constants) -> Hook {

@@ -4,7 +4,7 @@
 //! - `constants`: what the object is told of this kernel;
 //! - `object`, `side`, `sys`: loading, through aya and beside it;
 //! - `ladder`: attaching;
-//! - `read`, `misses`: maps and the kernel's own counts to model;
+//! - `read`, `slots`, `misses`: maps and the kernel's own counts to model;
 //! - [`Live`]: all of it together.
 
 mod catalogue;
@@ -18,6 +18,7 @@ mod misses;
 mod object;
 mod read;
 mod side;
+mod slots;
 mod sys;
 
 pub use host::{

@@ -37,19 +37,6 @@ pub(super) fn fill_free_slots(ebpf: &mut Ebpf, n_slots: u32) -> Result<()> {
     Ok(())
 }
 
-/// The slots in use, with their numbers.
-pub(super) fn slots(ebpf: &Ebpf, n_slots: u32) -> Result<Vec<(u32, VmSlot)>> {
-    let map: Array<_, [u8; SLOT]> = Array::try_from(map(ebpf, "VM_SLOTS")?)?;
-    let mut used = Vec::new();
-    for slot in 1..n_slots {
-        let holder: VmSlot = from_bytes(&map.get(&slot, 0)?)?;
-        if holder.mm != 0 {
-            used.push((slot, holder));
-        }
-    }
-    Ok(used)
-}
-
 /// Whether the address space of a slot's holder is still its: it is not once it has died.
 pub(super) fn is_registered(ebpf: &Ebpf, slot: u32, holder: &VmSlot) -> Result<bool> {
     let vms: HashMap<_, u64, u32> = HashMap::try_from(map(ebpf, "VMS")?)?;

@@ -33,6 +33,10 @@ pub(super) enum End {
 /// A program that is attached for as long as this lives.
 #[derive(Debug)]
 pub(super) struct TracingLink {
+    /// The hook it is for.
+    pub hook: &'static str,
+    /// The program.
+    pub program: OwnedFd,
     _link: OwnedFd,
 }
 
@@ -63,12 +67,13 @@ impl SideLoader {
         Ok(Self { object, modules: HashMap::new() })
     }
 
-    /// Loads `program` and attaches it to one end of `symbol`.
+    /// Loads `program` for `hook` and attaches it to one end of `symbol`.
     ///
     /// # Errors
     /// There is no such function in BTF, or the kernel refuses; the message says which.
     pub(super) fn attach(
         &mut self,
+        hook: &'static str,
         program: &str,
         symbol: &str,
         end: End,
@@ -97,7 +102,7 @@ impl SideLoader {
         })
         .map_err(|e| refused("loading", &e))?;
         let link = sys::attach_tracing(loaded.as_fd()).map_err(|e| refused("attaching", &e))?;
-        Ok(TracingLink { _link: link })
+        Ok(TracingLink { hook, program: loaded, _link: link })
     }
 }
 

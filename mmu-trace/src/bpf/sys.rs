@@ -3,12 +3,12 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_id, bpf_insn, bpf_link_info, bpf_link_type,
-    bpf_perf_event_type, bpf_prog_type,
+    bpf_perf_event_type, bpf_prog_info, bpf_prog_type,
 };
 
 /// Room for the verifier's log; its end says why a program was refused.
@@ -66,13 +66,29 @@ fn is_kernel_btf(fd: &OwnedFd, name: &str) -> io::Result<bool> {
     let mut info: bpf_btf_info = unsafe { std::mem::zeroed() };
     info.name = buffer.as_mut_ptr() as u64;
     info.name_len = buffer.len() as u32;
-    let mut attr = zeroed();
-    attr.info.bpf_fd = fd.as_raw_fd() as u32;
-    attr.info.info = &raw mut info as u64;
-    attr.info.info_len = size_of_val(&info) as u32;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    ask(fd.as_fd(), &mut info)?;
     let found = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
     Ok(info.kernel_btf != 0 && found.to_bytes() == name.as_bytes())
+}
+
+/// What the kernel says of a loaded program; what it does not know stays zero.
+///
+/// # Errors
+/// The kernel refuses to tell.
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
+    // SAFETY: plain data, for which zero is valid.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    ask(program, &mut info)?;
+    Ok(info)
+}
+
+/// Has the kernel fill `info` with what it knows of a BPF object, as far as it knows it.
+fn ask<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.info.bpf_fd = object.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<T>() as u32;
+    attr.info.info = core::ptr::from_mut(info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
 /// A BPF link, of whoever.
@@ -136,11 +152,7 @@ fn link_info(id: u32) -> io::Result<Option<bpf_link_info>> {
     };
     // SAFETY: plain data, for which zero is valid.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
-    let mut attr = zeroed();
-    attr.info.bpf_fd = link.as_raw_fd() as u32;
-    attr.info.info = &raw mut info as u64;
-    attr.info.info_len = size_of_val(&info) as u32;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    ask(link.as_fd(), &mut info)?;
     Ok(Some(info))
 }
 

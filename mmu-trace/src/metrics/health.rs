@@ -78,7 +78,9 @@ fn add_gap(exposition: &mut Exposition, gap: Gap, n: u64) {
         Gap::PagesFull => exposition.add(&table::MAP_FULL, &["pages"], n),
         Gap::VmsFull => exposition.add(&table::MAP_FULL, &["vms"], n),
         Gap::InvalidationsFull => exposition.add(&table::MAP_FULL, &["invalidations"], n),
-        Gap::MissedFaultReturn
+        Gap::MissedFaultEntry
+        | Gap::MissedFaultReturn
+        | Gap::MissedRangeEnd
         | Gap::MissedResultReturn
         | Gap::MissedKsmReturn
         | Gap::PageCreated

@@ -108,9 +108,9 @@ series! {
     LOST_EVENTS = Counter "mmu_trace_lost_events_total" [""] ["stage"],
         "Events a recording lost; no counter here comes from events.";
     MISSED_RETURNS = Counter "mmu_trace_missed_returns_total" [""] ["hook"],
-        "Returns of hooked functions that were not seen; noticed when the task enters again or exits.";
+        "Returns and entries that were not seen; noticed when the task enters again, returns or exits.";
     PROBE_MISSES = Counter "mmu_trace_probe_misses_total" [""] ["hook"],
-        "Hits of our kprobes and kretprobes that the kernel says it dropped (nmissed); absent before Linux 6.7.";
+        "Hits of our probes that the kernel says it dropped; before Linux 6.7 it does not count those of kprobes.";
     MAP_FULL = Counter "mmu_trace_map_full_total" [""] ["map"],
         "Entries that found a BPF map full.";
     EVICTED_PAGES = Counter "mmu_trace_evicted_pages_total" ["pages"] [],

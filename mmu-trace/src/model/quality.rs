@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Quality {
     /// The kernel side's own counters; only what is not zero.
     pub gaps: BTreeMap<Gap, u64>,
-    /// Hits that the kernel says a kprobe or kretprobe dropped (`nmissed`), by hook; only what is not
-    /// zero. Linux tells from 6.7 on.
+    /// Hits that the kernel says its probes dropped (`recursion_misses`, `nmissed`), by hook; only what
+    /// is not zero. Linux counts those of fentry and fexit from 5.12 on, of kprobes from 6.7 on.
     pub probe_misses: BTreeMap<String, u64>,
     /// Page records evicted before their refault came: those refaults are not counted.
     pub evicted_pages: u64,
@@ -88,7 +88,7 @@ impl Quality {
         self.gaps.get(&gap).copied().unwrap_or(0)
     }
 
-    /// Returns of hooked functions that nobody saw.
+    /// Hits of our probes that nobody saw, mostly returns of functions that sleep.
     #[must_use]
     pub fn missed_returns(&self) -> u64 {
         let seen_by_kernel: u64 = self.probe_misses.values().sum();
@@ -98,12 +98,13 @@ impl Quality {
         seen_by_kernel.max(seen_by_us)
     }
 
-    /// Those that we noticed ourselves, because the task came back or exited, by the hook that they
-    /// belong to.
+    /// Those that we noticed ourselves, because the task did what it can do only afterwards, by the hook
+    /// that they belong to.
     #[must_use]
-    pub fn missed_returns_by_hook(&self) -> [(&'static str, u64); 3] {
+    pub fn missed_returns_by_hook(&self) -> [(&'static str, u64); 4] {
         [
-            ("page_fault", self.gap(Gap::MissedFaultReturn)),
+            ("invalidate_range_end", self.gap(Gap::MissedRangeEnd)),
+            ("page_fault", self.gap(Gap::MissedFaultReturn) + self.gap(Gap::MissedFaultEntry)),
             ("page_fault_result", self.gap(Gap::MissedResultReturn)),
             ("ksm", self.gap(Gap::MissedKsmReturn)),
         ]

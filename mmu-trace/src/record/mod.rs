@@ -41,7 +41,7 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Events written.
     pub events: u64,
-    /// Events lost, to a full ring buffer.
+    /// Events lost to a full ring buffer, up to the last snapshot.
     pub lost: u64,
     /// VMs seen.
     pub vms: usize,
@@ -67,6 +67,8 @@ pub struct Recording {
     started: Instant,
     last_snapshot: Instant,
     last_identified: Instant,
+    /// Events lost until the last snapshot.
+    lost: u64,
     batch: Vec<Event>,
 }
 
@@ -104,6 +106,7 @@ impl Recording {
             started: now,
             last_snapshot: now,
             last_identified: now,
+            lost: 0,
             batch: Vec::new(),
         };
         recording.write_snapshot()?;
@@ -126,7 +129,7 @@ impl Recording {
         Ok(Progress {
             elapsed: self.started.elapsed(),
             events: self.writer.events_written(),
-            lost: self.live.gap(Gap::LostEvent).map_err(RecordError::Trace)?,
+            lost: self.lost,
             vms: self.live.identities().len(),
         })
     }
@@ -138,8 +141,7 @@ impl Recording {
     pub fn finish(mut self, reason: EndReason) -> Result<Recorded, RecordError> {
         self.drain()?;
         let snapshot = self.write_snapshot()?;
-        let lost = snapshot.quality.gap(Gap::LostEvent);
-        let end = self.writer.finish(reason, lost)?;
+        let end = self.writer.finish(reason, self.lost)?;
         Ok(Recorded { path: self.path, snapshot, events: end.events_written })
     }
 
@@ -160,6 +162,7 @@ impl Recording {
         if !self.wanted.is_empty() {
             snapshot.vms.retain(|vm| is_wanted(&self.wanted, &vm.identity));
         }
+        self.lost = snapshot.quality.gap(Gap::LostEvent);
         self.writer.write_snapshot(&snapshot)?;
         self.writer.flush()?;
         self.last_snapshot = Instant::now();

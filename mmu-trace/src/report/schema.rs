@@ -93,7 +93,7 @@ pub struct Quality {
     pub complete: bool,
     /// Events the recording lost; the counters do not come from them.
     pub lost_events: u64,
-    /// Returns of hooked functions that nobody saw.
+    /// Hits of probes that nobody saw, mostly returns of functions that sleep.
     pub missed_returns: u64,
     /// Entries that found a map full, evicted page records included.
     pub map_full: u64,

@@ -92,7 +92,7 @@ fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
     let failed = quality.hooks.iter().filter(|h| h.required && h.state != HookState::Attached);
     words.extend(failed.map(|h| format!("hook {} is not attached", h.hook)));
     if quality.missed_returns() > 0 {
-        words.push(format!("function returns missed: {}", count(quality.missed_returns())));
+        words.push(format!("entries and returns of functions missed: {}", count(quality.missed_returns())));
     }
     if quality.evicted_pages > 0 {
         words.push(format!("page records evicted: {}", count(quality.evicted_pages)));
@@ -122,7 +122,9 @@ const fn gap_words(gap: Gap) -> Option<&'static str> {
         Gap::UnknownCaller => Some("callers unreadable (cause known from KSM's hooks alone)"),
         Gap::AbandonedBracket
         | Gap::BeforeStart
+        | Gap::MissedFaultEntry
         | Gap::MissedFaultReturn
+        | Gap::MissedRangeEnd
         | Gap::MissedResultReturn
         | Gap::MissedKsmReturn
         | Gap::PageCreated

@@ -18,14 +18,14 @@ use mmu_trace_ebpf::{
     decide::{self, bracket_flags},
     kind::{Cause, Gap},
     page::{self, Operation},
-    task::{Bracket, Push, TaskState},
+    task::{Bracket, TaskState},
 };
 
 use super::{
     super::{
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
         config,
-        maps::{self, BULK_RANGES, CALLERS, INVALIDATIONS, add, count, count_since_start, element},
+        maps::{self, BULK_RANGES, CALLERS, INVALIDATIONS, add, count, count_n, count_since_start, element},
         read, stream, vm,
     },
     change_pte,
@@ -100,11 +100,10 @@ pub(super) fn begin(range: &Range) -> Option<()> {
         event: range.event as u8,
         flags: bracket_start_flags(task, range),
     };
-    match task.push(bracket) {
-        Push::Stored => {}
-        Push::ReplacedAbandoned => count(Gap::AbandonedBracket),
-        Push::TooDeep => count(Gap::NestedTooDeep),
-    }
+    let pushed = task.push(bracket);
+    count_n(Gap::AbandonedBracket, pushed.abandoned);
+    count_n(Gap::MissedRangeEnd, pushed.missed_ends);
+    count_n(Gap::NestedTooDeep, pushed.too_deep);
     Some(())
 }
 
@@ -127,9 +126,7 @@ pub(super) fn finish(mm: u64, start: u64) -> Option<()> {
     let now = unsafe { bpf_ktime_get_ns() };
     change_pte::close(task, tid, now);
     let bracket = task.brackets[index & 3];
-    if task.depth as usize != index + 1 {
-        count(Gap::OrphanBracket);
-    }
+    count_n(Gap::MissedRangeEnd, (task.depth as u64).wrapping_sub(index as u64 + 1));
     task.depth = index as u32;
     task.note_ksm(&bracket);
     note_pages(&bracket, now);

@@ -34,7 +34,7 @@ use mmu_trace_ebpf::{
 use super::super::{
     call::{Entry, Exit, entry_hook, exit_hook, stack_argument_hook},
     config,
-    maps::{self, BULK_RANGES, VM_HISTS, add, count, element},
+    maps::{self, BULK_RANGES, VM_HISTS, add, count, count_since_start, element},
     read, stream, vm,
 };
 
@@ -265,7 +265,10 @@ fn ranges_around(slot: u32, hva: u64) -> Around {
 /// A guest fault ends.
 #[inline(always)]
 pub(super) fn finish() -> Option<()> {
-    let task = faulting_task()?;
+    let Some(task) = faulting_task() else {
+        count_since_start(Gap::MissedFaultEntry);
+        return None;
+    };
     task.scopes &= !scope::FAULT;
     if task.fault.flags & fault_flags::RESULT_PENDING != 0 {
         count(Gap::MissedResultReturn);

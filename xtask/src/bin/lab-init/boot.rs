@@ -122,6 +122,8 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
     if !options.serve {
         let inner = ["record", "--backend", "kprobe", "-o", "/out/sleepers.mmt", "--", "/init", "sleepers"];
         steps.push(process::run("record (sleepers)", &mut mmu_trace(&inner))?);
+        let inner = ["record", "--backend", "kprobe", "-o", "/out/crowd.mmt", "--", "/init", "crowd"];
+        steps.push(process::run("record (crowd)", &mut mmu_trace(&inner))?);
     }
     if options.control {
         let inner = ["record", "-o", "/out/control.mmt", "--", "/init", "workload", "--control"];
@@ -183,6 +185,8 @@ fn write_reports(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
     }
     report("report (json, sleepers)", "json", "sleepers-report.json", "sleepers.mmt")?;
     report("report (text, sleepers)", "text", "sleepers-report.txt", "sleepers.mmt")?;
+    report("report (json, crowd)", "json", "crowd-report.json", "crowd.mmt")?;
+    report("report (text, crowd)", "text", "crowd-report.txt", "crowd.mmt")?;
     if options.control {
         report("report (json, control)", "json", "control.json", "control.mmt")?;
         report("report (text, control)", "text", "control.txt", "control.mmt")?;

@@ -8,6 +8,7 @@
 
 mod boot;
 mod control;
+mod crowd;
 mod ksm;
 mod life;
 mod metrics;
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
         }
     } else if args.get(1).is_some_and(|arg| arg == "sleepers") {
         sleepers::run()
+    } else if args.get(1).is_some_and(|arg| arg == "crowd") {
+        crowd::run()
     } else if std::process::id() == 1 {
         boot::run()
     } else {

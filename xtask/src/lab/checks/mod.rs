@@ -1,6 +1,7 @@
 //! Whether every count is what it must be. Pure functions over the files that the lab leaves.
 
 mod control;
+mod crowd;
 mod daemon;
 pub(super) mod formula;
 mod life;
@@ -16,6 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use xtask::crowd::Crowd;
 use xtask::phase::{PLAN, Run, Step};
 use xtask::refusal::Refusals;
 use xtask::sleepers::Sleepers;
@@ -88,6 +90,8 @@ pub(super) struct Outputs {
     control: Option<(Run, Value)>,
     /// Missed returns and the report about them; `None` without the tracer.
     sleepers: Option<(Sleepers, Value)>,
+    /// Misses that the kernel counts and the report about them; `None` without the tracer.
+    crowd: Option<(Crowd, Value)>,
     /// `None` where nothing of the kind was tried.
     refusals: Option<Refusals>,
 }
@@ -117,6 +121,9 @@ impl Outputs {
                 .then(|| {
                     anyhow::Ok((load(&out.join("sleepers.json"))?, load(&out.join("sleepers-report.json"))?))
                 })
+                .transpose()?,
+            crowd: with_tracer
+                .then(|| anyhow::Ok((load(&out.join("crowd.json"))?, load(&out.join("crowd-report.json"))?)))
                 .transpose()?,
             refusals: (with_tracer && !short).then(|| load(&out.join("refusals.json"))).transpose()?,
             steps,
@@ -153,6 +160,9 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
     if let (Some((counted, told)), Some(report)) = (&outputs.sleepers, &outputs.report) {
         let checks = sleepers::check(counted, told, report::has_fentry_for(report, "page_fault"));
         groups.push(Group { name: "missed returns".to_owned(), checks });
+    }
+    if let Some((crowd, report)) = &outputs.crowd {
+        groups.push(Group { name: "crowd".to_owned(), checks: crowd::check(crowd, report) });
     }
     if let Some((run, report)) = &outputs.control {
         groups.extend(control::check(&outputs.run, run, report));
