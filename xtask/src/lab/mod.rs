@@ -62,9 +62,9 @@ pub(crate) struct Args {
     /// Instead of the phases: attach and detach this often while a guest faults.
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["serve", "ladder", "no_tracer"])]
     storm: Option<u32>,
-    /// Instead of the phases: VMs that come, go and share a process, memory changed under running guests,
-    /// KVM unloaded and loaded again.
-    #[arg(long, conflicts_with_all = ["serve", "ladder", "no_tracer", "storm"])]
+    /// After the phases: VMs that come, go and share a process, memory changed under running guests, KVM
+    /// unloaded and loaded again; with --kernel all on some of them.
+    #[arg(long, conflicts_with_all = ["serve", "no_tracer", "storm"])]
     life: bool,
     /// With --kernel all: write what was measured into docs/kernels.md.
     #[arg(long, conflicts_with = "no_tracer")]
@@ -92,7 +92,7 @@ impl Args {
             control: true,
             short: false,
             storm: None,
-            life: false,
+            life: true,
             no_tracer: false,
             docs: false,
         }
@@ -112,12 +112,13 @@ impl Args {
         Ok(vec![target])
     }
 
-    /// What one boot of a matrix does: the refusals once, the control where it can be had.
+    /// What one boot of a matrix does: the refusals once, the control where it can be had, and so on.
     fn of(&self, target: Target) -> Self {
         let is_reference = target.name() == REFERENCE;
         Self {
             control: self.control && target.can_restore_change_pte(),
             short: self.short || !is_reference,
+            life: self.life && LIVED_THROUGH.contains(&target.name().as_str()),
             ..self.clone()
         }
     }
@@ -125,6 +126,9 @@ impl Args {
 
 /// The one of a matrix in which everything is tried.
 const REFERENCE: &str = "6.1";
+/// Those of a matrix that live through what a host does: with `kvm_*_hva` handlers, with `change_pte`,
+/// without it.
+const LIVED_THROUGH: &[&str] = &["5.10", REFERENCE, "7"];
 
 /// Runs the lab; any check that fails is an error.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -275,8 +279,14 @@ fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Resul
     let groups = results::extract(disk, out)
         .and_then(|()| match args.storm {
             Some(times) => checks::run_storm(out, times),
-            None if args.life => checks::run_life(out),
-            None => Ok(checks::run(&checks::Outputs::load(out, args.ladder, args.control, args.short)?)),
+            None => {
+                let outputs = checks::Outputs::load(out, args.ladder, args.control, args.short)?;
+                let mut groups = checks::run(&outputs);
+                if args.life {
+                    groups.extend(checks::run_life(out)?);
+                }
+                Ok(groups)
+            }
         })
         .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))
         .context("the lab did not get through")?;

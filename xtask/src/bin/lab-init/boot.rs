@@ -48,7 +48,7 @@ struct Options {
     serve: bool,
     /// How often to attach and detach, instead of everything else.
     storm: Option<u32>,
-    /// What a host lives through, instead of everything else.
+    /// What a host lives through, after the phases.
     life: bool,
     /// Leave the refusals out.
     short: bool,
@@ -77,8 +77,7 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
     mount_all()?;
     let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
     network::loopback_up()?;
-    let refuses =
-        has_tracer() && !options.serve && !options.short && !options.life && options.storm.is_none();
+    let refuses = has_tracer() && !options.serve && !options.short && options.storm.is_none();
     let waiting = if refuses { Some(BeforeKvm::start()?) } else { None };
     load_modules(options.tdp_mmu)?;
     let stage = waiting.map(BeforeKvm::finish).transpose()?;
@@ -90,9 +89,7 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
         .context("cannot turn huge pages off")?;
     ksm::set_up()?;
     // Before the tracer: whatever the tracer sees, these must have counted.
-    if !options.life {
-        oracle::set_up()?;
-    }
+    oracle::set_up()?;
     eprintln!("lab: ready, {}", process::kernel_release()?);
     Ok((options, stage))
 }
@@ -102,9 +99,6 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         let mut workload = Command::new("/init");
         steps.push(process::run("workload", workload.arg("workload"))?);
         return Ok(());
-    }
-    if options.life {
-        return life::run(steps);
     }
     let mut early = Vmm::start(EARLY_VM).context("the VM before the tracer")?;
     if let Some(times) = options.storm {
@@ -139,6 +133,11 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
     early.stop()?;
     if !options.serve {
         write_reports(options, steps)?;
+    }
+    if options.life {
+        // KVM will be unloaded, and probes on a module's functions die with it.
+        oracle::tear_down()?;
+        life::run(steps)?;
     }
     Ok(())
 }

@@ -33,6 +33,17 @@ pub(crate) fn set_up() -> Result<()> {
     fs::write(tracefs.join("events/lab/enable"), "1").context("cannot enable the kprobe events")
 }
 
+/// Disables and removes the kprobe events.
+pub(crate) fn tear_down() -> Result<()> {
+    let tracefs = Path::new(TRACEFS);
+    fs::write(tracefs.join("events/lab/enable"), "0").context("cannot disable the kprobe events")?;
+    for name in functions()?.keys() {
+        append(&tracefs.join("kprobe_events"), &format!("-:lab/{name}\n"))
+            .with_context(|| format!("cannot remove the kprobe event {name}"))?;
+    }
+    Ok(())
+}
+
 /// Counter name to the function that this kernel has for it.
 pub(crate) fn functions() -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string("/proc/kallsyms").context("cannot read /proc/kallsyms")?;

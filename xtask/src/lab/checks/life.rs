@@ -1,5 +1,10 @@
 //! What a host lives through: whatever comes and goes, every count must stay the kernel's own, with
 //! both backends, and belong to the VM that it is about.
+//!
+//! A kernel that preempts kernel code may miss a few hits of probes where tasks share a CPU. It counts
+//! them, the daemon must tell, and then no count may be off by more than it tells.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 use xtask::life::{Act, Life, Listing, Modules, ROW, RowVm, Scene};
@@ -35,11 +40,13 @@ fn check_act(act: &Act, n_pages: i64) -> Vec<Check> {
     let mut checks = Vec::new();
     for (index, moved) in act.daemons.iter().enumerate() {
         let total = |name: &str, labels: &[(&str, &str)]| Some(sum(moved, name, labels));
+        let missed = few_misses(act, moved);
         let mut expect = |what: &str, expected: Option<i64>, got: Option<i64>| {
+            let is_told = expected.zip(got).is_some_and(|(one, two)| (one - two).abs() <= missed);
             checks.push(Check::numbers(
                 &format!("{} (daemon {}): {what}", act.what, index + 1),
                 expected,
-                got,
+                if is_told { expected } else { got },
             ));
         };
         for (name, counter) in [
@@ -76,6 +83,13 @@ fn check_act(act: &Act, n_pages: i64) -> Vec<Check> {
         checks.extend(agreement(act));
     }
     checks
+}
+
+/// The hits that the kernel says it missed; 0 where they are more than a few.
+fn few_misses(act: &Act, moved: &Series) -> i64 {
+    let missed = sum(moved, "probe_misses_total", &[]);
+    let calls = act.calls("range_start").unwrap_or(0) + act.calls("page_fault").unwrap_or(0);
+    if missed * 100 <= calls { missed } else { 0 }
 }
 
 /// The refaults of an act for each page of a guest; `None` in a race, where it is a matter of chance.
@@ -141,11 +155,12 @@ fn agreement(act: &Act) -> Vec<Check> {
             .collect()
     };
     let (one, two) = (counts(first), counts(second));
-    let differing = one
-        .iter()
-        .filter(|entry| !two.contains(entry))
-        .chain(two.iter().filter(|entry| !one.contains(entry)));
-    let names: Vec<&str> = differing.map(|(key, _)| key.as_str()).collect();
+    let missed = few_misses(act, first) + few_misses(act, second);
+    let of =
+        |counts: &[(String, i64)], key: &str| counts.iter().find(|(k, _)| k == key).map_or(0, |(_, n)| *n);
+    let is_off = |key: &&str| (of(&one, key) - of(&two, key)).abs() > missed;
+    let keys: BTreeSet<&str> = one.iter().chain(&two).map(|(key, _)| key.as_str()).collect();
+    let names: Vec<&str> = keys.into_iter().filter(is_off).collect();
     vec![Check::equal(&format!("{}: both daemons agree", act.what), &"", &names.join(" "))]
 }
 
@@ -225,7 +240,7 @@ fn listing(listing: &Listing) -> Vec<Check> {
 fn row(row: &[RowVm], report: &Value) -> Vec<Check> {
     let calls = |counts: &Counts, name: &str| counts.get(&format!("calls:{name}")).copied();
     let mut checks = vec![Check::equal("VMs", &ROW, &row.len())];
-    let pids: std::collections::BTreeSet<u32> = row.iter().map(|vm| vm.pid).collect();
+    let pids: BTreeSet<u32> = row.iter().map(|vm| vm.pid).collect();
     checks.push(Check::equal("process ids", &1, &pids.len()));
     for (number, vm) in row.iter().enumerate() {
         let reads = number as i64 + 1;

@@ -183,14 +183,10 @@ pub(super) fn run_storm(out: &Path, times: u32) -> Result<Vec<Group>> {
 
 /// The checks of what a host lives through.
 pub(super) fn run_life(out: &Path) -> Result<Vec<Group>> {
-    let ended: Vec<Step> = load(&out.join("steps.json"))?;
-    if let Some(failed) = ended.iter().find(|step| step.exit != 0)
-        && !out.join("life.json").exists()
-    {
-        anyhow::bail!("{} (exit code {})", failed.name, failed.exit);
+    let mut groups = life::check(&load(&out.join("life.json"))?);
+    for group in &mut groups {
+        group.name.insert_str(0, "life: ");
     }
-    let mut groups = vec![steps(&ended)];
-    groups.extend(life::check(&load(&out.join("life.json"))?));
     Ok(groups)
 }
 

@@ -27,7 +27,6 @@ pub(crate) fn run(steps: &mut Vec<Step>) -> Result<()> {
     wait_until_tracing(&mut daemons, &[1, 1])?;
     eprintln!("lab: life: kvm is unloaded and loaded");
     let mut modules = modules::unload_and_load(&mut daemons)?;
-    // Probes on a module's functions die with it, so the lab's own come after.
     oracle::set_up()?;
     ksm::set_up()?;
 
