@@ -80,22 +80,17 @@ const ALL: &str = "all";
 const MIN_GENERATIONS: usize = 4;
 
 impl Args {
-    /// What `cargo xtask ci` runs.
-    pub(crate) fn for_ci() -> Self {
-        Self {
-            kernel: ALL.to_owned(),
-            mmu: None,
-            serve: false,
-            timeout: 600,
-            verbose: false,
-            ladder: true,
-            control: true,
-            short: false,
-            storm: None,
-            life: true,
-            no_tracer: false,
-            docs: false,
+    /// What `cargo xtask ci` runs, as a person would type it.
+    pub(crate) fn for_ci() -> [(&'static str, Self); 2] {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
         }
+        ["--kernel all --ladder --control --life --timeout 600", "--kernel 7 --storm 10"].map(|line| {
+            let words = std::iter::once("lab").chain(line.split(' '));
+            (line, <Line as clap::Parser>::parse_from(words).args)
+        })
     }
 
     fn targets(&self) -> Result<Vec<Target>> {
