@@ -388,6 +388,14 @@ pub mod offset {
         KVM_ARCH = "kvm"."arch",
         /// Whether a VM uses the TDP MMU; from 6.2 on a choice of the module, for all VMs.
         ARCH_TDP_MMU = "kvm_arch"."tdp_mmu_enabled",
+        /// The architecture's part of a vCPU.
+        VCPU_ARCH = "kvm_vcpu"."arch",
+        /// What the hardware said of its last fault (arm64).
+        ARCH_FAULT = "kvm_vcpu_arch"."fault",
+        /// `ESR_EL2`.
+        FAULT_ESR = "kvm_vcpu_fault_info"."esr_el2",
+        /// `HPFAR_EL2`.
+        FAULT_HPFAR = "kvm_vcpu_fault_info"."hpfar_el2",
     }
     /// Number of indices.
     pub const COUNT: usize = MEMBERS.len();
@@ -440,8 +448,14 @@ pub mod arg {
     pub const N_RANGE_START: usize = 6;
     /// Number of arguments of `get_task_mm`.
     pub const N_GET_TASK_MM: usize = 7;
+    /// Number of arguments of `kvm_handle_guest_abort`.
+    pub const N_FAULT: usize = 8;
+    /// Number of arguments of `kvm_pgtable_stage2_map`.
+    pub const N_STAGE2_MAP: usize = 9;
+    /// Number of arguments of `kvm_pgtable_stage2_relax_perms`.
+    pub const N_STAGE2_RELAX: usize = 10;
     /// Number of indices.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 11;
 }
 
 /// Indices into the constant global `FUNCTIONS`: addresses of the functions whose caller an fentry
@@ -470,9 +484,9 @@ pub mod driver_op {
     pub const UNMAP: u64 = 5;
     /// KVM's TLB flush.
     pub const FLUSH: u64 = 6;
-    /// `mm, gpa, error_code`.
+    /// `mm, gpa, access`: bits of `task::access`.
     pub const FAULT: u64 = 7;
-    /// `result, hva`: the result code, then the end of the fault.
+    /// `result, hva`: a `FaultResult`, then the end of the fault.
     pub const FAULT_END: u64 = 8;
     /// `scope, 1 enter | 0 leave, return value`.
     pub const SCOPE: u64 = 9;

@@ -47,6 +47,8 @@ pub mod bracket_flags {
     pub const CHANGED_READ_ONLY: u8 = 1 << 5;
     /// A `change_pte` with a writable PTE was seen inside.
     pub const CHANGED_WRITABLE: u8 = 1 << 6;
+    /// A `change_pte` inside mapped the page, whatever was torn down before.
+    pub const INSTALLED: u8 = 1 << 7;
 
     /// Whether KVM tore down at least one mapping.
     #[inline(always)]
@@ -191,17 +193,19 @@ pub fn in_merge(cause: u8, initiator: u8) -> bool {
 }
 
 /// What one `change_pte` call came to; `call` are [`call_flags`], `bracket` the [`bracket_flags`] of
-/// the enclosing range, `page` the record from before it.
+/// the enclosing range, `page` the record from before it. `installs`: whether KVM maps the page, always
+/// read-only (arm64), where otherwise it changes a mapping, and drops it if the PTE is writable (x86-64).
 #[inline(always)]
 #[must_use]
-pub fn outcome(in_merge: bool, call: u8, bracket: u8, page: Option<&PageRecord>) -> u8 {
+pub fn outcome(in_merge: bool, call: u8, bracket: u8, page: Option<&PageRecord>, installs: bool) -> u8 {
     let observed = call & call_flags::OBSERVED != 0;
     let outcome = if observed && call & call_flags::SUBSCRIBER == 0 {
         Outcome::NoSubscriber
     } else if observed && call & call_flags::HANDLED == 0 {
         Outcome::NotGuestMemory
     } else if call & (call_flags::CHANGED | call_flags::FLUSHED) != 0 {
-        if call & call_flags::WRITABLE != 0 { Outcome::EffectiveDropped } else { Outcome::EffectiveUpdated }
+        let drops = call & call_flags::WRITABLE != 0 && !installs;
+        if drops { Outcome::EffectiveDropped } else { Outcome::EffectiveUpdated }
     } else if bracket_flags::zapped(bracket) {
         Outcome::NoopZappedByBracket
     } else if in_merge && page.is_some_and(|p| p.flags & page_flags::MERGE_OPEN != 0) {
@@ -324,7 +328,7 @@ mod tests {
             (cow, seen, b::HIT, Some(&open), Outcome::NoopNotMapped),
             (replace, seen, b::HIT, None, Outcome::NoopNotMapped),
         ] {
-            assert_eq!(outcome(in_merge, call, bracket, page), expected as u8, "{expected:?}");
+            assert_eq!(outcome(in_merge, call, bracket, page, false), expected as u8, "{expected:?}");
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Operation {
     /// Whether this kernel's KSM unmerges with `FAULT_FLAG_UNSHARE` (from 6.2 on), which leaves a
     /// read-only PTE where a write fault leaves a writable one.
     pub unshares: bool,
+    /// Whether this kernel's `change_pte` maps the page again, see `decide::outcome`; where it has none,
+    /// whether it did when it had one.
+    pub installs: bool,
 }
 
 impl Operation {
@@ -135,14 +138,15 @@ pub fn previous(page: &PageRecord) -> PageRecord {
 /// Brings a page's record up to date with an operation that found no mapping to zap.
 ///
 /// Whatever it is, if not a step of a merge: had the mapping survived so far, it would have been
-/// torn down now.
+/// torn down now, and, unless `change_pte` maps the page again, for good.
 #[inline(always)]
 pub fn touch_page(page: &mut PageRecord, op: &Operation) {
     let pte = op.pte_after();
     if pte != pte_state::UNCHANGED {
         page.pte = pte;
     }
-    if !is_merge(op.cause) {
+    let maps_again = op.installs && implies_change_pte(op.cause);
+    if !is_merge(op.cause) && !maps_again {
         page.flags |= page_flags::LOST_ANYWAY;
     }
     if !op.in_merge() {
@@ -215,17 +219,21 @@ pub fn refault(own: PageRecord, around: &Around) -> PageRecord {
 /// unmerge). After a merge that gave up the old mapping would simply still be there. Once the page
 /// became writable again, KVM's `change_pte` would have dropped the mapping, and any later bracket
 /// around the page would have torn it down, so nothing was saved.
+///
+/// Where `change_pte` maps the page itself, read-only (`installs`), every cause that calls it counts, and
+/// a page that is writable is as good for a read as any.
 #[inline(always)]
 #[must_use]
-pub fn is_avoidable(page: &PageRecord, is_write: bool) -> bool {
+pub fn is_avoidable(page: &PageRecord, is_write: bool, installs: bool) -> bool {
     let by_ksm = is_merge(page.cause) || page.cause == Cause::KsmUnmerge as u8;
-    if !by_ksm || page.flags & page_flags::LOST_ANYWAY != 0 {
+    let counts = by_ksm || installs && implies_change_pte(page.cause);
+    if !counts || page.flags & page_flags::LOST_ANYWAY != 0 {
         return false;
     }
     match page.pte {
         pte_state::UNCHANGED => true,
         pte_state::READ_ONLY => !is_write,
-        _ => false,
+        _ => installs && !is_write,
     }
 }
 
@@ -236,7 +244,7 @@ mod tests {
 
     fn op(cause: Cause, flags: u8) -> Operation {
         let initiator = if is_merge(cause as u8) { Initiator::Ksmd } else { Initiator::Vmm };
-        Operation { cause: cause as u8, initiator: initiator as u8, flags, unshares: false }
+        Operation { cause: cause as u8, initiator: initiator as u8, flags, unshares: false, installs: false }
     }
 
     fn around(newest: (u64, Cause), zap: (u64, Cause)) -> Around {
@@ -249,14 +257,14 @@ mod tests {
     #[test]
     fn a_pending_page_keeps_its_cause_unless_it_was_taken_away() {
         let own = zapped_page(&op(Cause::KsmWriteProtect, bracket_flags::ZAPPED), 10);
-        assert!(is_avoidable(&refault(own, &around(NONE, NONE)), false));
+        assert!(is_avoidable(&refault(own, &around(NONE, NONE)), false, false));
 
         let fork = (20, Cause::Fork);
         let covered = refault(own, &around(fork, fork));
         assert!(is_pending(&covered) && covered.cause == Cause::KsmWriteProtect as u8);
-        assert!(!is_avoidable(&covered, false), "fork would have torn it down");
+        assert!(!is_avoidable(&covered, false, false), "fork would have torn it down");
         let before = refault(own, &around((5, Cause::Fork), NONE));
-        assert!(is_avoidable(&before, false), "the fork was earlier");
+        assert!(is_avoidable(&before, false, false), "the fork was earlier");
 
         let discarded = refault(own, &around((20, Cause::Discard), NONE));
         assert!(!is_pending(&discarded), "other memory now");
@@ -294,24 +302,24 @@ mod tests {
     #[test]
     fn only_read_only_changes_and_failed_merges_are_avoidable() {
         let merged = zapped_page(&op(Cause::KsmWriteProtect, bracket_flags::ZAPPED), 1);
-        assert!(is_avoidable(&merged, false));
-        assert!(!is_avoidable(&merged, true), "a write breaks the sharing anyway");
+        assert!(is_avoidable(&merged, false, false));
+        assert!(!is_avoidable(&merged, true, false), "a write breaks the sharing anyway");
 
         let mut gave_up = merged;
         gave_up.pte = pte_state::UNCHANGED;
-        assert!(is_avoidable(&gave_up, false) && is_avoidable(&gave_up, true));
+        assert!(is_avoidable(&gave_up, false, false) && is_avoidable(&gave_up, true, false));
 
         let mut broken = merged;
         touch_page(&mut broken, &op(Cause::CowHost, bracket_flags::CHANGED_WRITABLE));
-        assert!(!is_avoidable(&broken, false), "change_pte would have dropped the mapping");
+        assert!(!is_avoidable(&broken, false, false), "change_pte would have dropped the mapping");
 
         let unshared =
             zapped_page(&op(Cause::KsmUnmerge, bracket_flags::ZAPPED | bracket_flags::CHANGED_READ_ONLY), 1);
-        assert!(is_avoidable(&unshared, false));
+        assert!(is_avoidable(&unshared, false, false));
         let cow = zapped_page(&op(Cause::CowGuest, bracket_flags::ZAPPED), 1);
-        assert!(!is_avoidable(&cow, false));
+        assert!(!is_avoidable(&cow, false, false));
         let fork = zapped_page(&op(Cause::Fork, bracket_flags::ZAPPED), 1);
-        assert!(!is_avoidable(&fork, false));
+        assert!(!is_avoidable(&fork, false, false));
     }
 
     #[test]
@@ -321,14 +329,27 @@ mod tests {
         touch_page(&mut page, &back);
         assert!(page.flags & page_flags::MERGE_OPEN != 0);
         touch_page(&mut page, &op(Cause::KsmReplace, 0));
-        assert!(!is_avoidable(&page, false), "the write in between would have dropped the mapping");
+        assert!(!is_avoidable(&page, false, false), "the write in between would have dropped the mapping");
     }
 
     #[test]
     fn unsharing_leaves_a_read_only_page() {
         let shared = op(Cause::KsmUnmerge, bracket_flags::ZAPPED);
-        assert!(!is_avoidable(&zapped_page(&shared, 1), false));
+        assert!(!is_avoidable(&zapped_page(&shared, 1), false, false));
         let unshared = zapped_page(&Operation { unshares: true, ..shared }, 1);
-        assert!(is_avoidable(&unshared, false) && !is_avoidable(&unshared, true));
+        assert!(is_avoidable(&unshared, false, false) && !is_avoidable(&unshared, true, false));
+    }
+
+    #[test]
+    fn a_change_pte_that_installs_saves_reads_after_any_copy() {
+        let installs = |cause| Operation { installs: true, ..op(cause, bracket_flags::ZAPPED) };
+        let copied = zapped_page(&installs(Cause::CowHost), 1);
+        assert!(is_avoidable(&copied, false, true) && !is_avoidable(&copied, true, true));
+        assert!(!is_avoidable(&copied, false, false));
+        let mut merged = zapped_page(&installs(Cause::KsmWriteProtect), 1);
+        touch_page(&mut merged, &installs(Cause::CowHost));
+        assert!(is_avoidable(&merged, false, true));
+        touch_page(&mut merged, &installs(Cause::Fork));
+        assert!(!is_avoidable(&merged, false, true), "nothing maps it again after a fork");
     }
 }

@@ -87,8 +87,6 @@ pub struct Fault {
     pub t0_ns: u64,
     /// Guest physical address.
     pub gpa: u64,
-    /// The hardware's error code.
-    pub error_code: u64,
     /// `struct kvm_page_fault *`, kept for a return probe that cannot see arguments.
     pub fault: u64,
     /// Host virtual address of the page; 0: unknown.
@@ -105,8 +103,16 @@ pub struct Fault {
     pub cause: u8,
     /// [`fault_flags`].
     pub flags: u8,
-    /// Padding.
-    pub pad: u8,
+    /// [`access`].
+    pub access: u8,
+}
+
+/// Bits of [`Fault::access`]: what the hardware says of the access that faulted.
+pub mod access {
+    /// A mapping was there, and did not allow it.
+    pub const PRESENT: u8 = 1;
+    /// It was a write.
+    pub const WRITE: u8 = 1 << 1;
 }
 
 /// Bits of [`Fault::flags`].
@@ -229,7 +235,6 @@ impl TaskState {
         fault: Fault {
             t0_ns: 0,
             gpa: 0,
-            error_code: 0,
             fault: 0,
             hva: 0,
             mm: 0,
@@ -238,7 +243,7 @@ impl TaskState {
             result: 0,
             cause: 0,
             flags: 0,
-            pad: 0,
+            access: 0,
         },
         ksm: KsmOp {
             mm: 0,

@@ -1,5 +1,6 @@
 //! What the lab's init program writes and the lab's checks read.
 
+pub mod arch;
 pub mod crowd;
 pub mod life;
 pub mod phase;

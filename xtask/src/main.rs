@@ -3,6 +3,7 @@
 mod ci;
 mod ebpf;
 mod lab;
+mod nightly;
 mod tools;
 
 use std::process::ExitCode;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Arch;
+
 /// The kernel's own counts, by counter name. Deltas, so a gauge may fall.
 pub type Counts = BTreeMap<String, i64>;
 
@@ -49,22 +51,34 @@ pub struct Counted {
     /// Whether it came and went with `change_pte`. Every other one must exist: without it there is
     /// nothing to compare with.
     pub belongs_to_change_pte: bool,
+    /// The only architecture that has it.
+    pub only: Option<Arch>,
+}
+
+impl Counted {
+    /// All that an architecture has.
+    pub fn on(arch: Arch) -> impl Iterator<Item = &'static Self> {
+        COUNTED.iter().filter(move |counted| counted.only.is_none_or(|only| only == arch))
+    }
 }
 
 /// All of them.
-pub const COUNTED: &[Counted] = &[
+const COUNTED: &[Counted] = &[
     Counted { belongs_to_change_pte: true, ..counted("change_pte", &["__mmu_notifier_change_pte"]) },
     counted("range_start", &["__mmu_notifier_invalidate_range_start"]),
     counted("range_end", &["__mmu_notifier_invalidate_range_end"]),
-    counted("write_protect_page", &["write_protect_page"]),
+    counted("write_protect_page", &["write_protect_page", "write_protect_page.constprop.0"]),
     counted("break_cow", &["break_cow"]),
-    counted("page_fault", &["kvm_mmu_page_fault"]),
+    counted("page_fault", &["kvm_mmu_page_fault", "kvm_handle_guest_abort"]),
     counted("kvm_unmap", &["kvm_unmap_gfn_range", UNMAP_BY_HVA]),
     Counted {
         belongs_to_change_pte: true,
         ..counted("kvm_set_spte", &["kvm_set_spte_gfn", SET_SPTE_BY_HVA])
     },
-    counted("kvm_flush", &["kvm_flush_remote_tlbs"]),
+    Counted { only: Some(Arch::Amd64), ..counted("kvm_flush", &["kvm_flush_remote_tlbs"]) },
+    Counted { only: Some(Arch::Arm64), ..counted("stage2_map", &["kvm_pgtable_stage2_map"]) },
+    Counted { only: Some(Arch::Arm64), ..counted("stage2_relax", &["kvm_pgtable_stage2_relax_perms"]) },
+    Counted { only: Some(Arch::Arm64), ..counted("stage2_put", &["kvm_s2_put_page"]) },
 ];
 
 /// Up to 5.12 KVM's handlers take any range of the VMM's address space, guest memory or not.
@@ -72,7 +86,7 @@ const UNMAP_BY_HVA: &str = "kvm_unmap_hva_range";
 const SET_SPTE_BY_HVA: &str = "kvm_set_spte_hva";
 
 const fn counted(name: &'static str, symbols: &'static [&'static str]) -> Counted {
-    Counted { name, symbols, belongs_to_change_pte: false }
+    Counted { name, symbols, belongs_to_change_pte: false, only: None }
 }
 
 /// KVM's statistics in debugfs, summed over all VMs. Only the first exists on every kernel.
@@ -210,8 +224,10 @@ impl Phase {
 pub struct Run {
     /// `uname -r` of the lab.
     pub kernel: String,
-    /// The MMU that KVM gives new VMs.
-    pub mmu: Mmu,
+    /// The architecture of the lab.
+    pub arch: Arch,
+    /// The MMU that KVM gives new VMs; on x86-64 there are two.
+    pub mmu: Option<Mmu>,
     /// Counter name to the function that was counted.
     pub functions: BTreeMap<String, String>,
     /// N, the pages of the guest.
@@ -233,6 +249,12 @@ impl Run {
     #[must_use]
     pub fn has_change_pte(&self) -> bool {
         self.functions.contains_key("change_pte")
+    }
+
+    /// Whether this kernel's `change_pte` maps a page itself, so that no fault follows (arm64 up to 6.9).
+    #[must_use]
+    pub fn installs(&self) -> bool {
+        self.arch == Arch::Arm64 && self.has_change_pte()
     }
 
     /// Whether KVM's handlers are called for guest memory only.

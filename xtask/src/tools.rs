@@ -60,3 +60,10 @@ pub(crate) fn ensure_installed(program: &str, package: &str) -> Result<()> {
     ensure!(find(program).is_some(), "the package {package} brought no {program}");
     Ok(())
 }
+
+/// The first line of what `command` prints, if it succeeds.
+pub(crate) fn first_line(command: &mut Command) -> Option<String> {
+    let output =
+        command.env_remove("RUSTUP_TOOLCHAIN").output().ok().filter(|output| output.status.success())?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(|line| line.trim().to_owned())
+}

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 
-use super::{config, read};
+use super::{arch, config, read};
 
 /// A call that begins.
 #[derive(Clone, Copy)]
@@ -24,16 +24,14 @@ pub(super) struct Entry {
 #[derive(Clone, Copy)]
 pub(super) struct Exit {
     /// The context of an fexit program, to read arguments from; 0 in a return probe.
+    #[cfg_attr(bpf_target_arch = "aarch64", expect(dead_code, reason = "no argument is needed there"))]
     context: u64,
     /// The return value; only as many bits count as its type has.
     pub ret: u64,
 }
 
-/// Words of an fentry context that may hold arguments, a saved frame and two return addresses.
-const CONTEXT_WORDS: usize = 12;
-/// The longest distance from a function's address to the return address of its fentry call: an
-/// `endbr64` and a five-byte call.
-const MAX_PATCH_LEN: u64 = 16;
+/// Words of an fentry context that may hold arguments, saved registers and two return addresses.
+pub(super) const CONTEXT_WORDS: usize = 12;
 
 impl Entry {
     #[inline(always)]
@@ -41,15 +39,7 @@ impl Entry {
         Some(Self { args: read::at(ctx.as_ptr() as u64)?, caller: 0 })
     }
 
-    /// Also finds the caller, in the frame of the trampoline (`arch_prepare_bpf_trampoline`), which
-    /// lies behind the arguments on the same stack:
-    ///
-    /// ```text
-    /// arguments | return value, with fexit only | saved rbp | return address(es)
-    /// ```
-    /// A function calls its trampoline, so that the return address into the function, known by its
-    /// value, stands before the caller's. From Linux 6.19 on it jumps to one that serves fexit as
-    /// well, and the caller's is the only one.
+    /// Also finds the caller, see `arch::traced_caller`.
     #[inline(always)]
     pub(super) fn from_fentry_with_caller(
         ctx: &FEntryContext,
@@ -57,16 +47,7 @@ impl Entry {
         n_args: usize,
     ) -> Option<Self> {
         let words: [u64; CONTEXT_WORDS] = read::at(ctx.as_ptr() as u64)?;
-        let function = config::function(function);
-        let jumped = words[n_args + 2];
-        let mut caller = if is_near(jumped, function) { jumped } else { 0 };
-        let mut index = CONTEXT_WORDS - 1;
-        while function != 0 && index > 1 {
-            if words[index - 1].wrapping_sub(function) <= MAX_PATCH_LEN {
-                caller = words[index];
-            }
-            index -= 1;
-        }
+        let caller = arch::traced_caller(&words, config::function(function), n_args);
         Some(Self { args: [words[0], words[1], words[2], words[3], words[4]], caller })
     }
 
@@ -76,24 +57,13 @@ impl Entry {
         Some(Self { args: [arg(0), arg(1), arg(2), arg(3), arg(4)], caller: 0 })
     }
 
-    /// Also reads the caller from the top of the stack. Valid only while no return probe sits on
-    /// the same function: that one would have put its own address there.
+    /// Also finds the caller, see `arch::return_address`.
     #[inline(always)]
     pub(super) fn from_kprobe_with_caller(ctx: &ProbeContext) -> Option<Self> {
         let mut entry = Self::from_kprobe(ctx)?;
-        // SAFETY: the context of a kprobe program is a pt_regs.
-        let stack = unsafe { (*ctx.regs).rsp };
-        entry.caller = read::at(stack).unwrap_or(0);
+        entry.caller = arch::return_address(ctx);
         Some(entry)
     }
-}
-
-/// The argument behind the six that registers hold, above the return address.
-#[inline(always)]
-pub(super) fn seventh_argument(ctx: &ProbeContext) -> Option<u64> {
-    // SAFETY: the context of a kprobe program is a pt_regs.
-    let stack = unsafe { (*ctx.regs).rsp };
-    read::at(stack + 8)
 }
 
 impl Exit {
@@ -116,6 +86,7 @@ impl Exit {
     }
 
     /// The argument at a position; `None` in a return probe.
+    #[cfg(bpf_target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn arg(&self, position: u64) -> Option<u64> {
         if self.context == 0 { None } else { read::at(self.context + position * 8) }
@@ -132,13 +103,6 @@ impl Exit {
     pub(super) fn truth(&self) -> bool {
         self.ret as u32 & 0xff != 0
     }
-}
-
-/// Whether an address may be kernel or module code, all of which lies within 2 GiB on x86-64.
-#[inline(always)]
-fn is_near(addr: u64, function: u64) -> bool {
-    const REACH: u64 = 1 << 31;
-    function != 0 && addr.wrapping_sub(function).wrapping_add(REACH) < 2 * REACH
 }
 
 /// Declares the fentry and kprobe programs of a hook at a function's entry.
@@ -204,12 +168,13 @@ macro_rules! exit_hook {
     };
 }
 
-/// Declares the kprobe program of a hook whose seventh argument is wanted: it lies on the stack.
+/// Declares the kprobe program of a hook whose seventh argument is wanted: on x86-64 it lies on the stack.
+#[cfg(bpf_target_arch = "x86_64")]
 macro_rules! stack_argument_hook {
     ($kprobe:ident, $body:path) => {
         #[aya_ebpf::macros::kprobe]
         fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
-            let seventh = $crate::bpf::call::seventh_argument(&ctx);
+            let seventh = $crate::bpf::arch::seventh_argument(&ctx);
             let call = $crate::bpf::call::Entry::from_kprobe(&ctx);
             let _ = call.zip(seventh).and_then(|(call, seventh)| $body(&call, seventh));
             0
@@ -217,4 +182,6 @@ macro_rules! stack_argument_hook {
     };
 }
 
-pub(super) use {caller_hook, entry_hook, exit_hook, stack_argument_hook};
+#[cfg(bpf_target_arch = "x86_64")]
+pub(super) use stack_argument_hook;
+pub(super) use {caller_hook, entry_hook, exit_hook};

@@ -17,6 +17,7 @@ use mmu_trace_ebpf::{
         PageRecord, VmHistograms, VmSlot, VmStats,
     },
     kind::Gap,
+    page::is_pending,
     task::TaskState,
 };
 
@@ -167,6 +168,16 @@ pub(super) fn page(key: &PageKey, slot: u32) -> Option<&'static mut PageRecord> 
     let page = PAGES.get_ptr_mut(key).map(|page| unsafe { &mut *page })?;
     let created_ns = VM_SLOTS.get(slot).map_or(0, |holder| holder.created_ns);
     if page.zap_ns >= created_ns || page.taken_ns >= created_ns { Some(page) } else { None }
+}
+
+/// A page is mapped since `now_ns`: nobody waits for its fault any more.
+#[inline(always)]
+pub(super) fn settle(page: &mut PageRecord, now_ns: u64) {
+    if is_pending(page) {
+        count(Gap::PageSettled);
+    }
+    page.carried = page.carry;
+    page.taken_ns = now_ns;
 }
 
 /// Creates or replaces the record of a page.

@@ -6,7 +6,9 @@ use mmu_trace_ebpf::{
     kind::Cause,
 };
 
-use super::catalogue::{CALLERS, CHANGE_PTE, GET_TASK_MM, HOOKS, SET_SPTE_BY_HVA};
+use super::catalogue::{
+    CALLERS, CHANGE_PTE, ENUMERATORS, FOREIGN_OFFSETS, GET_TASK_MM, HOOKS, RETURNS, SET_SPTE_BY_HVA,
+};
 use crate::kernel::{btf::Btf, kallsyms::Kallsyms};
 
 /// The constant globals of the object, by index.
@@ -43,6 +45,7 @@ impl Constants {
             .zip(self.offsets)
             .enumerate()
             .filter(|(index, (_, offset))| *offset == MISSING && !offset::OPTIONAL.contains(index))
+            .filter(|(index, _)| !FOREIGN_OFFSETS.contains(index))
             .filter(|(index, _)| !replaced(index))
             .map(|(_, ((strukt, member), _))| format!("{strukt}.{member}"))
             .chain(enumerators)
@@ -57,15 +60,6 @@ fn offsets(btf: &Btf) -> [u32; offset::COUNT] {
     }
     offsets
 }
-
-/// The enumerators that are looked up, with their index in `VALUES`.
-const ENUMERATORS: &[(usize, &str)] = &[
-    (value::RET_PF_RETRY, "RET_PF_RETRY"),
-    (value::RET_PF_EMULATE, "RET_PF_EMULATE"),
-    (value::RET_PF_FIXED, "RET_PF_FIXED"),
-    (value::RET_PF_SPURIOUS, "RET_PF_SPURIOUS"),
-    (value::EVENT_MIGRATE, "MMU_NOTIFY_MIGRATE"),
-];
 
 /// `RET_PF_*` of Linux 5.10 (`arch/x86/kvm/mmu/mmu_internal.h`), whose kvm.ko has no BTF.
 const RET_PF_OF_5_10: &[(usize, u32)] = &[
@@ -101,15 +95,8 @@ fn values(btf: &Btf, kallsyms: &Kallsyms) -> [u32; value::COUNT] {
 
 fn args(btf: &Btf) -> [u32; arg::COUNT] {
     let mut args = [MISSING; arg::COUNT];
-    for (index, symbols) in [
-        (arg::N_TDP_FAULT, hook_symbols("page_fault_result")),
-        (arg::N_UNMAP, hook_symbols("kvm_unmap")),
-        (arg::N_SET_SPTE, hook_symbols("kvm_set_spte")),
-        (arg::N_WRITE_PROTECT, hook_symbols("ksm_write_protect")),
-        (arg::N_MERGE, hook_symbols("ksm_merge")),
-        (arg::N_RANGE_START, hook_symbols("invalidate_range_start")),
-        (arg::N_GET_TASK_MM, &[GET_TASK_MM]),
-    ] {
+    let returns = RETURNS.iter().map(|(index, hook)| (*index, hook.symbols));
+    for (index, symbols) in returns.chain([(arg::N_GET_TASK_MM, &[GET_TASK_MM][..])]) {
         let function = symbols.iter().find_map(|symbol| btf.function(symbol));
         args[index] = function.map_or(MISSING, |f| f.params.len() as u32);
     }

@@ -10,6 +10,7 @@ use mmu_trace_ebpf::{
     abi::{CallerRange, N_CALLERS, arg, driver_op as op, function, offset, value},
     decide::scope,
     kind::{Cause, FaultResult, Gap, Initiator, Outcome},
+    task::access,
 };
 
 use super::{
@@ -23,13 +24,13 @@ use crate::model::{Counters, Refaults};
 const REQUIRED: &str = "MMU_TRACE_BPF_TESTS";
 const MM: u64 = 0xffff_8880_0000_1000;
 const KVM: u64 = 0xffff_c900_0000_0000;
-const FIXED: u64 = 4;
-const RETRY: u64 = 1;
+const FIXED: u64 = FaultResult::Fixed as u64;
+const RETRY: u64 = FaultResult::Retry as u64;
 const PTE_RO: u64 = 0x25;
 const PTE_RW: u64 = 0x27;
-const READ: u64 = 0x4;
-const WRITE: u64 = 0x6;
-const PRESENT: u64 = 0x1;
+const READ: u64 = 0;
+const WRITE: u64 = access::WRITE as u64;
+const PRESENT: u64 = access::PRESENT as u64;
 
 /// A loaded object without hooks.
 struct Driver {
@@ -54,12 +55,9 @@ macro_rules! driver_or_skip {
 
 impl Driver {
     fn load() -> anyhow::Result<Self> {
-        let mut values = [u32::MAX; value::COUNT];
-        values[value::RET_PF_FIXED] = FIXED as u32;
-        values[value::RET_PF_RETRY] = RETRY as u32;
         let constants = Constants {
             offsets: [u32::MAX; offset::COUNT],
-            values,
+            values: [u32::MAX; value::COUNT],
             args: [u32::MAX; arg::COUNT],
             functions: [0; function::COUNT],
         };

@@ -2,6 +2,7 @@
 
 use std::{fs, os::linux::fs::MetadataExt, path::Path};
 
+use super::catalogue::{CHANGE_PTE, FAULT_HANDLER, HOW_TO_LOAD_KVM};
 use crate::kernel::kallsyms::Kallsyms;
 
 /// One thing that tracing needs or profits from.
@@ -198,14 +199,14 @@ fn kernel_addresses(kallsyms: Option<&Kallsyms>) -> Requirement {
 
 fn kvm(kallsyms: Option<&Kallsyms>) -> Requirement {
     let is_loaded = kvm_is_loaded();
-    let hookable = kallsyms.map(|k| k.contains("kvm_mmu_page_fault"));
+    let hookable = kallsyms.map(|k| k.contains(FAULT_HANDLER));
     let found = match (is_loaded, hookable) {
         (true, Some(true)) => "loaded",
         (true, _) => "loaded, but its functions are not in /proc/kallsyms",
         (false, _) => "not loaded",
     };
     let is_met = is_loaded && hookable != Some(false);
-    requirement("kvm", Some(is_met), found, "modprobe kvm_intel or kvm_amd; the tracer waits for it")
+    requirement("kvm", Some(is_met), found, HOW_TO_LOAD_KVM)
 }
 
 fn ksm() -> Requirement {
@@ -220,7 +221,7 @@ fn ksm() -> Requirement {
 }
 
 fn change_pte(kallsyms: Option<&Kallsyms>) -> Requirement {
-    let is_there = kallsyms.map(|k| k.contains(super::catalogue::CHANGE_PTE));
+    let is_there = kallsyms.map(|k| k.contains(CHANGE_PTE));
     let found = match is_there {
         Some(true) => "present, inside invalidate_range_start and _end: direct mode",
         Some(false) => "removed: counterfactual mode, from the brackets",

@@ -9,7 +9,7 @@ use aya::{
 
 use super::{
     BackendChoice,
-    catalogue::{CHANGE_PTE, HookSpec, Programs, Required, SET_SPTE_BY_HVA, When},
+    catalogue::{CHANGE_PTE, FAULT_HANDLER, HookSpec, Programs, Required, SET_SPTE_BY_HVA, When},
     host,
     object::LoadedObject,
     side::{End, TracingLink},
@@ -151,7 +151,7 @@ impl Ladder<'_> {
 
 /// Whether KVM is loaded or built in.
 pub(super) fn kvm_is_there(kallsyms: &Kallsyms) -> bool {
-    kallsyms.contains("kvm_mmu_page_fault") || kallsyms.contains("kvm_handle_guest_abort")
+    kallsyms.contains(FAULT_HANDLER)
 }
 
 fn attach_kprobes(ebpf: &mut Ebpf, spec: &HookSpec, symbol: &str) -> Result<(), String> {

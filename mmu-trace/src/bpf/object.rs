@@ -10,7 +10,11 @@ use zerocopy::IntoBytes;
 use super::{constants::Constants, side::SideLoader};
 
 /// The object, built by `cargo xtask ebpf` and committed.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("mmu-trace.bpf.o");
+#[cfg(target_arch = "x86_64")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!("mmu-trace.x86_64.bpf.o");
+/// The same for arm64.
+#[cfg(target_arch = "aarch64")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!("mmu-trace.aarch64.bpf.o");
 
 /// Ring buffer of a recording, bytes: 256 Ki events, or five million a second for a reader that
 /// comes every 50 ms.

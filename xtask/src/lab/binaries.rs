@@ -1,14 +1,13 @@
 //! What runs inside the lab, built static: there is no libc in the initramfs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
+use xtask::arch::Arch;
 
-use crate::tools;
-
-/// Named explicitly, so that the flags below apply to the programs and not to build scripts.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::{nightly, tools};
 
 /// The programs of the initramfs.
 pub(super) struct Binaries {
@@ -19,10 +18,12 @@ pub(super) struct Binaries {
 }
 
 /// Builds both in `target_dir`.
-pub(super) fn build(target_dir: &Path) -> Result<Binaries> {
-    let mut cargo = tools::cargo()?;
+pub(super) fn build(target_dir: &Path, arch: Arch) -> Result<Binaries> {
+    // Named explicitly, so that the flags below apply to the programs and not to build scripts.
+    let target = format!("{}-unknown-linux-gnu", arch.machine());
+    let mut cargo = if arch == Arch::OWN { own_cargo()? } else { cross_cargo(&target, arch)? };
     cargo
-        .args(["build", "--release", "--target", TARGET])
+        .args(["--release", "--target", &target])
         .args(["-p", "mmu-trace", "-p", "xtask", "--bin", "mmu-trace", "--bin", "lab-init"])
         .arg("--target-dir")
         .arg(target_dir)
@@ -30,8 +31,42 @@ pub(super) fn build(target_dir: &Path) -> Result<Binaries> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     tools::run(&mut cargo).context("cannot build the static programs")?;
     let read = |name: &str| {
-        let path = target_dir.join(TARGET).join("release").join(name);
+        let path = target_dir.join(&target).join("release").join(name);
         fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     Ok(Binaries { init: read("lab-init")?, mmu_trace: read("mmu-trace")? })
+}
+
+fn own_cargo() -> Result<Command> {
+    let mut cargo = tools::cargo()?;
+    cargo.arg("build");
+    Ok(cargo)
+}
+
+/// A cargo that can build for another architecture, with Debian's cross compiler as linker. Where rustup
+/// has no standard library for it, nightly builds one.
+fn cross_cargo(target: &str, arch: Arch) -> Result<Command> {
+    let gcc = format!("{}-linux-gnu-gcc", arch.machine());
+    let package = format!("gcc-{}-linux-gnu libc6-dev-{}-cross", arch.machine(), arch.debian());
+    tools::ensure_installed(&gcc, &package)?;
+    let mut cargo = if has_std(target) {
+        own_cargo()?
+    } else {
+        let how = "rustup target add";
+        ensure!(nightly::version().is_some(), "{how} {target}, or {}", nightly::HOW_TO_GET);
+        let library = nightly::find_library().map_err(|e| anyhow!("{how} {target}, or {e}"))?;
+        let mut cargo = nightly::cargo(library.as_deref())?;
+        cargo.args(["build", "-Zbuild-std=std,panic_abort"]);
+        cargo
+    };
+    let variable = format!("CARGO_TARGET_{}_LINKER", target.replace('-', "_").to_uppercase());
+    cargo.env(variable, gcc);
+    Ok(cargo)
+}
+
+/// Whether the stable toolchain has the standard library of `target`.
+fn has_std(target: &str) -> bool {
+    let folder =
+        tools::first_line(Command::new("rustc").args(["--print", "target-libdir", "--target", target]));
+    folder.is_some_and(|folder| PathBuf::from(folder).is_dir())
 }

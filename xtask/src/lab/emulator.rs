@@ -11,17 +11,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use xtask::arch::Arch;
 
 use super::packages::{Packages, Suite};
 use crate::tools;
 
-const PROGRAM: &str = "qemu-system-x86_64";
-/// Installs the libraries that the program needs too.
-const PACKAGE: &str = "qemu-system-x86";
 /// The oldest major version that is used as it is installed.
 const MIN_MAJOR: u32 = 10;
 const NEWER: Suite = Suite { archive: "debian", name: "bookworm-backports" };
-const NEWER_PACKAGES: [&str; 3] = [PACKAGE, "qemu-system-data", "seabios"];
+
+/// The package that brings the emulator of an architecture. To install it brings its libraries too.
+const fn package(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "qemu-system-x86",
+        Arch::Arm64 => "qemu-system-arm",
+    }
+}
 
 /// A QEMU that can be trusted with several CPUs.
 pub(super) struct Emulator {
@@ -31,14 +36,17 @@ pub(super) struct Emulator {
 
 impl Emulator {
     /// The installed one, or a newer one.
-    pub(super) fn find(packages: &Packages) -> Result<Self> {
-        tools::ensure_installed(PROGRAM, PACKAGE)?;
-        let installed = Self { program: PROGRAM.into(), firmware: Vec::new() };
+    ///
+    /// `packages` are those of this machine's own architecture.
+    pub(super) fn find(packages: &Packages, arch: Arch) -> Result<Self> {
+        let name = format!("qemu-system-{}", arch.machine());
+        tools::ensure_installed(&name, package(arch))?;
+        let installed = Self { program: name.clone().into(), firmware: Vec::new() };
         if installed.major()? >= MIN_MAJOR {
             return Ok(installed);
         }
         let mut newer = Vec::new();
-        for name in NEWER_PACKAGES {
+        for name in [package(arch), "qemu-system-data", "seabios"] {
             let found = packages.newest(&[NEWER], |other| other == name)?;
             newer.push(found.with_context(|| format!("{} has no package {name}", NEWER.name))?);
         }
@@ -46,7 +54,7 @@ impl Emulator {
         let tree = packages.tree(&newer)?;
         let usr = |path| tree.join("usr").join(path);
         let emulator = Self {
-            program: usr(Path::new("bin").join(PROGRAM)),
+            program: usr(Path::new("bin").join(name)),
             firmware: vec![usr("share/seabios".into()), usr("share/qemu".into())],
         };
         let major = emulator.major()?;

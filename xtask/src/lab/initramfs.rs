@@ -1,6 +1,7 @@
 //! The initramfs: a cpio archive in the `newc` format, written without root or external tools.
 
 use anyhow::{Context, Result};
+use xtask::arch::Arch;
 
 use super::binaries::Binaries;
 use super::modules;
@@ -22,7 +23,7 @@ pub(super) struct Parts<'p> {
 }
 
 /// The whole image.
-pub(super) fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
+pub(super) fn build(kernel: &Kernel, arch: Arch, parts: &Parts) -> Result<Vec<u8>> {
     let mut cpio = Cpio::default();
     for folder in FOLDERS {
         cpio.entry(folder, S_IFDIR | 0o755, &[])?;
@@ -34,7 +35,7 @@ pub(super) fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
     if let Some(module) = &parts.control {
         cpio.entry("modules/control", S_IFREG | 0o644, module)?;
     }
-    let order = modules::resolve(kernel)?;
+    let order = modules::resolve(kernel, arch)?;
     let mut names = String::new();
     for (name, object) in &order {
         cpio.entry(&format!("modules/{name}"), S_IFREG | 0o644, object)?;

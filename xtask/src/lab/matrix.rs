@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use xtask::phase::{Phase, PhaseKind, Run};
+use xtask::phase::{Mmu, Phase, PhaseKind, Run};
 
 use super::checks::{self, Check, Group, formula, series::sum};
 use super::kernels::Target;
@@ -76,7 +76,7 @@ impl Measured {
         vec![
             self.target.kernel.name.to_owned(),
             run.kernel.clone(),
-            run.mmu.name().to_owned(),
+            self.mmu().to_owned(),
             self.backends(),
             self.change_pte().to_owned(),
             number(calls) + if direct { "" } else { " (would be)" },
@@ -87,6 +87,10 @@ impl Measured {
             number(total("avoidable_refaults_total", &[])),
             number(lost),
         ]
+    }
+
+    fn mmu(&self) -> &'static str {
+        self.run.mmu.map_or("stage 2", Mmu::name)
     }
 
     fn change_pte(&self) -> &'static str {
@@ -243,7 +247,7 @@ pub(super) fn check_page(all: &[Measured]) -> Result<Group> {
         let row = stable(&measured.row());
         let of_same = |row: &&Vec<String>| {
             row.first().is_some_and(|name| name == measured.target.kernel.name)
-                && row.get(2).is_some_and(|mmu| mmu == measured.run.mmu.name())
+                && row.get(2).is_some_and(|mmu| mmu == measured.mmu())
                 && row.get(4).is_some_and(|change_pte| change_pte == measured.change_pte())
         };
         let found = rows.iter().find(of_same).map(|row| stable(row));

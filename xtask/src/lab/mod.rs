@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use xtask::arch::Arch;
 use xtask::phase::Mmu;
 
 use self::{
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// The kernel to boot: 5.10, 6.1, 6.12, 6.18, 7, or all.
     #[arg(long, default_value = "6.1")]
     kernel: String,
+    /// The host's architecture.
+    #[arg(long, value_enum, default_value_t = Arch::Amd64)]
+    arch: Arch,
     /// KVM's MMU, where it is not to be the kernel's default.
     #[arg(long, value_enum)]
     mmu: Option<Mmu>,
@@ -87,7 +91,7 @@ impl Args {
             #[command(flatten)]
             args: Args,
         }
-        ["--kernel all --ladder --control --life --timeout 600", "--kernel 7 --storm 10"].map(|line| {
+        ["--kernel all --ladder --control --life --timeout 600", "--kernel 6.1 --storm 10"].map(|line| {
             let words = std::iter::once("lab").chain(line.split(' '));
             (line, <Line as clap::Parser>::parse_from(words).args)
         })
@@ -97,9 +101,9 @@ impl Args {
         if self.kernel == ALL {
             ensure!(!self.serve, "--serve needs one kernel");
             ensure!(self.mmu.is_none(), "--kernel all chooses the MMUs itself");
-            return Ok(kernels::all());
+            return Ok(kernels::all(self.arch));
         }
-        let target = Target { kernel: kernels::find(&self.kernel)?, mmu: self.mmu };
+        let target = Target { arch: self.arch, kernel: kernels::find(&self.kernel)?, mmu: self.mmu };
         ensure!(
             !self.control || target.can_restore_change_pte(),
             "--control needs a kernel with change_pte and KVM's rmap MMU: --kernel 5.10, or --kernel 6.1 --mmu rmap"
@@ -137,7 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Runs the lab and counts its checks. An error means that it did not get as far as checking.
 pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     let targets = args.targets()?;
-    let lab = Lab::prepare()?;
+    let lab = Lab::prepare(args.arch)?;
     if let [target] = targets.as_slice() {
         let tally = lab.boot(*target, args)?;
         return tally.with_context(|| format!("the mirror offers no kernel {} any more", args.kernel));
@@ -206,18 +210,19 @@ struct Lab {
 }
 
 impl Lab {
-    fn prepare() -> Result<Self> {
+    fn prepare(arch: Arch) -> Result<Self> {
         let folder = tools::target_dir()?.join("lab");
-        let packages = Packages::new(&folder.join("cache"))?;
-        let emulator = Emulator::find(&packages)?;
+        let cache = folder.join("cache");
+        let packages = Packages::new(&cache, arch)?;
+        let emulator = Emulator::find(&Packages::new(&cache, Arch::OWN)?, arch)?;
         println!("lab: building the static programs");
-        let binaries = binaries::build(&folder.join("build"))?;
+        let binaries = binaries::build(&folder.join("build"), arch)?;
         Ok(Self { folder, packages, emulator, binaries })
     }
 
     /// One boot with its checks; `None` if the mirror has no such kernel.
     fn boot(&self, target: Target, args: &Args) -> Result<Option<Tally>> {
-        let Some(package) = target.kernel.resolve(&self.packages)? else { return Ok(None) };
+        let Some(package) = target.resolve(&self.packages)? else { return Ok(None) };
         let kernel = kernels::unpack(&self.packages, &package)?;
         println!("lab: kernel {} ({} {})", kernel.release, package.name(), package.version());
         let run_dir = self.folder.join("run");
@@ -228,7 +233,7 @@ impl Lab {
             with_tracer: !args.no_tracer,
             control: args.control.then(control).transpose()?,
         };
-        let image = initramfs::build(&kernel, &parts)?;
+        let image = initramfs::build(&kernel, target.arch, &parts)?;
         let files = qemu::Files::write(&run_dir, &kernel.image, &image)?;
         let out = out_dir(target)?;
         results::clear(&out)?;
@@ -236,6 +241,7 @@ impl Lab {
             timeout: (!args.serve).then(|| Duration::from_secs(args.timeout)),
             verbose: args.verbose,
             command_line: command_line(target, args),
+            arch: target.arch,
             forward_port: args.serve,
         };
         let console = qemu::run(&self.emulator, &files, &options, &out.join("console.log"))?;
@@ -245,7 +251,11 @@ impl Lab {
 
 fn command_line(target: Target, args: &Args) -> String {
     // Soft-lockup warnings are about the machine that emulates, not about the kernel inside.
-    let mut line = String::from("console=ttyS0 loglevel=5 nowatchdog oops=panic panic=-1");
+    let console = match target.arch {
+        Arch::Amd64 => "ttyS0",
+        Arch::Arm64 => "ttyAMA0",
+    };
+    let mut line = format!("console={console} loglevel=5 nowatchdog oops=panic panic=-1");
     if let Some(mmu) = target.mmu {
         line += &format!(" lab.mmu={}", mmu.name());
     }

@@ -1,17 +1,23 @@
 //! Which modules the lab loads, and in which order.
 
 use anyhow::Result;
+use xtask::arch::Arch;
 
 use super::packages::Kernel;
 
-/// KVM for the emulated processor, the results disk, the network of `--serve`.
-const WANTED: &[&str] = &["kvm_amd", "virtio_pci", "virtio_blk", "virtio_net"];
+/// KVM for the emulated processor, the results disk, the network of `--serve`. On arm64 KVM is built in.
+const fn wanted(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::Amd64 => &["kvm_amd", "virtio_pci", "virtio_blk", "virtio_net"],
+        Arch::Arm64 => &["virtio_pci", "virtio_blk", "virtio_net"],
+    }
+}
 
 /// The modules to load, dependencies first, with their object files. Packages hold no `modules.dep`
 /// (it is made when they are installed), so the dependencies come from the modules themselves.
-pub(super) fn resolve(kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn resolve(kernel: &Kernel, arch: Arch) -> Result<Vec<(String, Vec<u8>)>> {
     let mut order = Vec::new();
-    for name in WANTED {
+    for name in wanted(arch) {
         add(name, &|name| kernel.module(name), &kernel.builtin, &mut order)?;
     }
     Ok(order)

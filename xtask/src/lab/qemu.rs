@@ -10,14 +10,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use xtask::arch::Arch;
 use xtask::phase::DAEMON_PORT;
 
 use super::checks::{Check, Group};
 use super::emulator::Emulator;
 
-/// No 5-level paging (old kvm-amd cannot nest it), no XSAVE (the emulator does not intercept a nested
+/// What emulates a host of an architecture. On x86-64:
+/// no 5-level paging (old kvm-amd cannot nest it), no XSAVE (the emulator does not intercept a nested
 /// guest's XSETBV) and so no AVX, no protection keys; SVM on top of everything else it can emulate.
-const CPU: &str = "max,-la57,-xsave,-xsaveopt,-xgetbv1,-avx,-avx2,-fma,-f16c,-pku,+svm";
+///
+/// On arm64: a CPU without VHE, and EL2 for the kernel to put its hypervisor in.
+const fn machine(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::Amd64 => &["-cpu", "max,-la57,-xsave,-xsaveopt,-xgetbv1,-avx,-avx2,-fma,-f16c,-pku,+svm"],
+        Arch::Arm64 => &["-M", "virt,virtualization=on,gic-version=3", "-cpu", "cortex-a72"],
+    }
+}
+
 /// Sparse: only what the lab writes takes space.
 const RESULTS_SIZE: u64 = 1 << 30;
 /// How much of the console an error shows.
@@ -60,6 +70,8 @@ pub(super) struct Options {
     pub(super) verbose: bool,
     /// The kernel's command line.
     pub(super) command_line: String,
+    /// The host's architecture.
+    pub(super) arch: Arch,
     /// Whether the daemon's port is forwarded to this side.
     pub(super) forward_port: bool,
 }
@@ -89,7 +101,8 @@ fn command(emulator: &Emulator, files: &Files, options: &Options) -> Command {
     let mut command = emulator.command();
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", "2048"])
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048"])
+        .args(machine(options.arch))
         .args(["-serial", "stdio", "-append", &options.command_line])
         .arg("-kernel")
         .arg(&files.kernel)

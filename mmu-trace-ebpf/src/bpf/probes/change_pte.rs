@@ -21,6 +21,7 @@ use mmu_trace_ebpf::{
 
 use super::{
     super::{
+        arch,
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
         config,
         maps::{self, add, count_since_start, element},
@@ -35,9 +36,6 @@ entry_hook!(fe_kvm_cp, kp_kvm_cp, subscriber_probe);
 entry_hook!(fe_set_spte, kp_set_spte, handler_probe);
 exit_hook!(fx_set_spte, kr_set_spte, arg::N_SET_SPTE, handler_returned);
 entry_hook!(fe_set_pte, kp_set_pte, memslot_probe);
-
-/// `_PAGE_RW` of an x86 PTE.
-const PTE_WRITE: u64 = 1 << 1;
 
 #[inline(always)]
 fn entry_probe(call: &Entry) -> Option<()> {
@@ -98,7 +96,7 @@ pub(super) fn open(mm: u64, addr: u64, pte: u64, caller: u64) -> Option<()> {
     let index = bracket.unwrap_or(0);
     let enclosing = &mut task.brackets[index & 3];
     let initiator = if bracket.is_some() { enclosing.initiator } else { Initiator::Vmm as u8 };
-    let writable = pte & PTE_WRITE != 0;
+    let writable = pte & arch::PTE_WRITE != 0;
     let cause = invalidate::cause(caller, task.scopes, initiator, 0);
     if bracket.is_none() {
         return unbracketed(mm, cause);
@@ -144,10 +142,12 @@ pub(super) fn close(task: &mut TaskState, tid: u32, now: u64) -> Option<()> {
     let bracket = &mut task.brackets[call.bracket as usize & 3];
     let page = maps::page(&PageKey { mm: bracket.mm, page: call.addr >> 12 }, bracket.slot);
     let in_merge = decide::in_merge(call.cause, bracket.initiator);
-    let outcome = decide::outcome(in_merge, call.flags, bracket.flags, page.as_deref());
+    let outcome = decide::outcome(in_merge, call.flags, bracket.flags, page.as_deref(), arch::INSTALLS);
     if outcome == Outcome::EffectiveDropped as u8 {
         // Torn down after all, by the call itself: the next access faults.
         bracket.flags |= bracket_flags::FLUSHED;
+    } else if arch::INSTALLS && outcome == Outcome::EffectiveUpdated as u8 {
+        bracket.flags |= bracket_flags::INSTALLED;
     }
     let stats = maps::stats(bracket.slot).or_else(|| maps::stats(UNATTRIBUTED))?;
     if call.ns != u64::MAX {

@@ -32,10 +32,10 @@ fn driver(ctx: RawTracePointContext) -> i32 {
         }
         driver_op::UNMAP => kvm_mmu::unmapped(arg(1) != 0),
         driver_op::FLUSH => kvm_mmu::flushed(),
-        driver_op::FAULT => page_fault::begin(arg(1), vm::slot_of(arg(1)), arg(2), arg(3)).map(|_| ()),
+        driver_op::FAULT => page_fault::begin(arg(1), vm::slot_of(arg(1)), arg(2), arg(3) as u8).map(|_| ()),
         driver_op::FAULT_END => {
             if let Some(task) = page_fault::faulting_task() {
-                page_fault::resolved(task, page_fault::result(arg(1) as i32), arg(2));
+                page_fault::resolved(task, arg(1) as u8, arg(2));
             }
             page_fault::finish()
         }

@@ -23,6 +23,7 @@ use mmu_trace_ebpf::{
 
 use super::{
     super::{
+        arch,
         call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
         config,
         maps::{self, BULK_RANGES, CALLERS, INVALIDATIONS, add, count, count_n, count_since_start, element},
@@ -180,9 +181,7 @@ fn bracket_start_flags(task: &mut TaskState, range: &Range) -> u8 {
 fn note_pages(bracket: &Bracket, now: u64) {
     let zapped = bracket_flags::zapped(bracket.flags);
     if bracket.end.wrapping_sub(bracket.start) > 4096 {
-        if zapped || bracket.flags & bracket_flags::HIT != 0 {
-            note_range(bracket, zapped, now);
-        }
+        note_range(bracket, zapped, now);
         return;
     }
     let key = PageKey { mm: bracket.mm, page: bracket.start >> 12 };
@@ -193,8 +192,13 @@ fn note_pages(bracket: &Bracket, now: u64) {
         initiator: bracket.initiator,
         flags: bracket.flags,
         unshares: config::value(value::UNSHARES) == 1,
+        installs: arch::INSTALLS,
     };
-    if zapped {
+    if bracket.flags & bracket_flags::INSTALLED != 0 {
+        if let Some(page) = page {
+            maps::settle(page, now);
+        }
+    } else if zapped {
         let record = page::zapped_page(&operation, now);
         match page {
             Some(page) => page::zap_again(page, &record),
@@ -212,9 +216,14 @@ fn note_pages(bracket: &Bracket, now: u64) {
 }
 
 /// Remembers a large range. Those of unknown VMs would mix: they share a slot.
+///
+/// Where only a zap tells that there was guest memory in it, it may have been about pages that the
+/// guest had not mapped. If they were taken away, that is worth an entry, but none of another's.
 #[inline(always)]
 fn note_range(bracket: &Bracket, zapped: bool, now: u64) {
-    if bracket.slot == UNATTRIBUTED {
+    let hit = zapped || bracket.flags & bracket_flags::HIT != 0;
+    let may_discard = config::value(value::HANDLERS_BY_HVA) == 1 && page::discards(bracket.cause);
+    if bracket.slot == UNATTRIBUTED || !(hit || may_discard) {
         return;
     }
     let Some(bulk) = BULK_RANGES.get_ptr_mut(bracket.slot) else { return };
@@ -222,6 +231,9 @@ fn note_range(bracket: &Bracket, zapped: bool, now: u64) {
     let bulk = unsafe { &mut *bulk };
     let index = bulk.n as usize & (N_BULK - 1);
     if bulk.ranges[index].zapped != 0 {
+        if !hit {
+            return;
+        }
         count(Gap::RangeForgotten);
     }
     bulk.ranges[index] = BulkRange {

@@ -8,4 +8,4 @@ mod invalidate;
 mod ksm;
 mod kvm_mmu;
 mod lifetime;
-mod page_fault;
+pub(super) mod page_fault;

@@ -1,60 +1,31 @@
-//! Guest faults.
-//!
-//! ```c
-//! int kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t cr2_or_gpa, u64 error_code, void *insn, int len);
-//! int kvm_tdp_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u32 error_code, bool prefault);  // to 5.15
-//! int kvm_tdp_page_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);              // 5.16
-//! kvm_pfn_t hva_to_pfn(unsigned long addr, bool atomic, ...);                               // to 6.12
-//! ```
-//! The outer function sees every exit for a page (NPF, EPT violation, MMIO) but returns 1 for fixed
-//! and retry alike; the inner one returns the `RET_PF_*` code, and its `fault` names memslot and gfn.
-//! Shadow paging and nested guests enter neither the inner function nor, so, the refault figures:
-//! they end as `other`. Prefetching calls of the inner function run outside the outer one and do
-//! not count.
-//!
-//! ```c
-//! static int mmu_set_spte(struct kvm_vcpu *vcpu, struct kvm_memory_slot *slot, u64 *sptep, unsigned int
-//!                         pte_access, gfn_t gfn, kvm_pfn_t pfn, struct kvm_page_fault *fault);  // 5.16
-//! ```
-//! The rmap MMU maps up to seven neighbours with a writable page; those calls have no `fault`.
+//! Guest faults: from the exit for a page until KVM has dealt with it. The hooks are in `arch`.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
-        Event, MISSING, N_BULK, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, arg, event_flags,
-        event_kind, offset, value,
+        Event, N_BULK, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, event_flags, event_kind, offset,
+        value,
     },
     decide::scope,
     histogram::bucket,
     kind::{FaultResult, Gap, Initiator},
     page::{self, Around, page_flags},
-    task::{Fault, TaskState, fault_flags},
+    task::{Fault, TaskState, access, fault_flags},
 };
 
 use super::super::{
-    call::{Entry, Exit, entry_hook, exit_hook, stack_argument_hook},
-    config,
+    arch, config,
     maps::{self, BULK_RANGES, VM_HISTS, add, count, count_since_start, element},
     read, stream, vm,
 };
 
-entry_hook!(fe_fault, kp_fault, entry_probe);
-exit_hook!(fx_fault, kr_fault, exit_probe);
-entry_hook!(fe_tdp_fault, kp_tdp_fault, result_entry_probe);
-exit_hook!(fx_tdp_fault, kr_tdp_fault, arg::N_TDP_FAULT, result_probe);
-entry_hook!(fe_fault_hva, kp_fault_hva, hva_probe);
-stack_argument_hook!(kp_prefetch, prefetch_probe);
-
-/// Bits of the hardware's error code (`PFERR_*` in `arch/x86/include/asm/kvm_host.h`).
-const PRESENT: u64 = 1;
-const WRITE: u64 = 1 << 1;
-
+/// A vCPU enters KVM's fault handler; `how` are bits of [`access`].
 #[inline(always)]
-fn entry_probe(call: &Entry) -> Option<()> {
-    let kvm = read::member(call.args[0], offset::VCPU_KVM)?;
+pub(in super::super) fn entered(vcpu: u64, gpa: u64, how: u8) -> Option<()> {
+    let kvm = read::member(vcpu, offset::VCPU_KVM)?;
     let mm = read::member(kvm, offset::KVM_MM)?;
     let slot = vm::slot_or_register(mm, kvm);
-    let task = begin(mm, slot, call.args[1], call.args[2])?;
+    let task = begin(mm, slot, gpa, how)?;
     if task.scopes & scope::VCPU == 0 {
         task.scopes |= scope::VCPU;
         vm::note_kvm(slot, kvm);
@@ -62,55 +33,16 @@ fn entry_probe(call: &Entry) -> Option<()> {
     Some(())
 }
 
+/// The page at `hva` was mapped without a fault of its own: what tore it down is over.
 #[inline(always)]
-fn exit_probe(_: &Exit) -> Option<()> {
-    finish()
-}
-
-/// A return probe sees no arguments: keep the fault for it. An fexit program needs no such entry.
-#[inline(always)]
-fn result_entry_probe(call: &Entry) -> Option<()> {
+#[cfg_attr(bpf_target_arch = "aarch64", expect(dead_code, reason = "arm64's KVM maps no neighbours"))]
+pub(in super::super) fn mapped_ahead(hva: u64) -> Option<()> {
     let task = faulting_task()?;
-    task.fault.flags |= fault_flags::RESULT_PENDING;
-    let position = config::arg(arg::TDP_FAULT);
-    task.fault.fault = if position < 5 { call.args[position as usize & 3] } else { 0 };
-    Some(())
-}
-
-#[inline(always)]
-fn result_probe(call: &Exit) -> Option<()> {
-    let task = faulting_task()?;
-    task.fault.flags &= !fault_flags::RESULT_PENDING;
-    let position = config::arg(arg::TDP_FAULT);
-    let fault = if position == MISSING { 0 } else { call.arg(position as u64).unwrap_or(task.fault.fault) };
-    let hva = fault_hva(fault).unwrap_or(task.fault.hva);
-    resolved(task, result(call.int()), hva)
-}
-
-/// Where there is no `fault` to read, the lookup of the frame behind the address tells the address.
-#[inline(always)]
-fn hva_probe(call: &Entry) -> Option<()> {
-    faulting_task()?.fault.hva = call.args[0];
-    Some(())
-}
-
-/// A page was mapped with its neighbour, without a fault of its own: what tore it down is over.
-#[inline(always)]
-fn prefetch_probe(call: &Entry, fault: u64) -> Option<()> {
-    if fault != 0 {
-        return None;
-    }
-    let task = faulting_task()?;
-    let hva = memslot_hva(call.args[1], call.args[4])?;
     let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     if let Some(page) = maps::page(&key, task.fault.slot) {
-        if page::is_pending(page) {
-            count(Gap::PageSettled);
-        }
-        page.carried = page.carry;
-        page.taken_ns = now;
+        maps::settle(page, now);
     } else if ranges_around(task.fault.slot, hva).zap_ns != 0 {
         maps::put_page(&key, &PageRecord { taken_ns: now, ..page::NO_RECORD });
     }
@@ -119,46 +51,22 @@ fn prefetch_probe(call: &Entry, fault: u64) -> Option<()> {
 
 /// The current task, if it is inside a guest fault.
 #[inline(always)]
-pub(super) fn faulting_task() -> Option<&'static mut TaskState> {
+pub(in super::super) fn faulting_task() -> Option<&'static mut TaskState> {
     let task = maps::task(read::current_ids().0)?;
     if task.scopes & scope::FAULT != 0 { Some(task) } else { None }
 }
 
-/// The host virtual address that `struct kvm_page_fault` stands for.
-#[inline(always)]
-fn fault_hva(fault: u64) -> Option<u64> {
-    memslot_hva(read::member(fault, offset::FAULT_SLOT)?, read::member(fault, offset::FAULT_GFN)?)
-}
-
 /// Where the guest's frame `gfn` lies in the VMM.
 #[inline(always)]
-fn memslot_hva(slot: u64, gfn: u64) -> Option<u64> {
+pub(in super::super) fn memslot_hva(slot: u64, gfn: u64) -> Option<u64> {
     let base_gfn: u64 = read::member(slot, offset::MEMSLOT_GFN)?;
     let base_hva: u64 = read::member(slot, offset::MEMSLOT_HVA)?;
     Some(base_hva.wrapping_add(gfn.wrapping_sub(base_gfn) << 12))
 }
 
-/// This kernel's `RET_PF_*` as ours.
-#[inline(always)]
-pub(super) fn result(code: i32) -> u8 {
-    let code = code as u32;
-    let result = if code == config::value(value::RET_PF_FIXED) {
-        FaultResult::Fixed
-    } else if code == config::value(value::RET_PF_RETRY) {
-        FaultResult::Retry
-    } else if code == config::value(value::RET_PF_SPURIOUS) {
-        FaultResult::Spurious
-    } else if code == config::value(value::RET_PF_EMULATE) {
-        FaultResult::Emulate
-    } else {
-        FaultResult::Other
-    };
-    result as u8
-}
-
 /// A guest fault begins.
 #[inline(always)]
-pub(super) fn begin(mm: u64, slot: u32, gpa: u64, error_code: u64) -> Option<&'static mut TaskState> {
+pub(super) fn begin(mm: u64, slot: u32, gpa: u64, how: u8) -> Option<&'static mut TaskState> {
     if let Some(stats) = maps::stats(slot) {
         add(&mut stats.faults_entered, 1);
     }
@@ -171,7 +79,6 @@ pub(super) fn begin(mm: u64, slot: u32, gpa: u64, error_code: u64) -> Option<&'s
         // SAFETY: no preconditions.
         t0_ns: unsafe { bpf_ktime_get_ns() },
         gpa,
-        error_code,
         fault: 0,
         hva: 0,
         mm,
@@ -180,17 +87,17 @@ pub(super) fn begin(mm: u64, slot: u32, gpa: u64, error_code: u64) -> Option<&'s
         result: FaultResult::Other as u8,
         cause: 0,
         flags: 0,
-        pad: 0,
+        access: how,
     };
     Some(task)
 }
 
 /// The result of the guest fault is known: was it a refault?
 #[inline(always)]
-pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()> {
+pub(in super::super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()> {
     task.fault.result = result;
     task.fault.hva = hva;
-    let not_present = task.fault.error_code & PRESENT == 0;
+    let not_present = task.fault.access & access::PRESENT == 0;
     if result != FaultResult::Fixed as u8 || !not_present || hva == 0 {
         return None;
     }
@@ -199,7 +106,7 @@ pub(super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> Option<()>
     if record.flags & page_flags::PENDING == 0 {
         return None;
     }
-    let is_avoidable = page::is_avoidable(&record, task.fault.error_code & WRITE != 0);
+    let is_avoidable = page::is_avoidable(&record, task.fault.access & access::WRITE != 0, arch::INSTALLS);
     task.fault.cause = record.cause;
     task.fault.delay_ns = task.fault.t0_ns.saturating_sub(record.zap_ns);
     task.fault.flags |= fault_flags::REFAULT | if is_avoidable { fault_flags::AVOIDABLE } else { 0 };
@@ -264,7 +171,7 @@ fn ranges_around(slot: u32, hva: u64) -> Around {
 
 /// A guest fault ends.
 #[inline(always)]
-pub(super) fn finish() -> Option<()> {
+pub(in super::super) fn finish() -> Option<()> {
     let Some(task) = faulting_task() else {
         count_since_start(Gap::MissedFaultEntry);
         return None;
@@ -320,8 +227,8 @@ fn emit(fault: &Fault, now: u64, ns: u64) {
         detail: fault.result,
         flags: flag(fault.flags & fault_flags::REFAULT != 0, event_flags::REFAULT)
             | flag(fault.flags & fault_flags::AVOIDABLE != 0, event_flags::AVOIDABLE)
-            | flag(fault.error_code & WRITE != 0, event_flags::WRITE)
-            | flag(fault.error_code & PRESENT != 0, event_flags::PRESENT),
+            | flag(fault.access & access::WRITE != 0, event_flags::WRITE)
+            | flag(fault.access & access::PRESENT != 0, event_flags::PRESENT),
         tid: read::current_ids().0,
         slot: fault.slot,
         addr: fault.hva,

@@ -15,7 +15,7 @@ use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
-use crate::{ksm, life, metrics, network, oracle, process, results, storm};
+use crate::{ksm, life, metrics, network, oracle, process, race, results, storm};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const DAEMON_START: Duration = Duration::from_secs(90);
@@ -85,8 +85,7 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
         network::ethernet_up("eth0", ADDRESS)?;
     }
     // A huge page would be split before KSM merges it: true, and not what the phases count.
-    fs::write("/sys/kernel/mm/transparent_hugepage/enabled", "never")
-        .context("cannot turn huge pages off")?;
+    race::set_thp("never")?;
     ksm::set_up()?;
     // Before the tracer: whatever the tracer sees, these must have counted.
     oracle::set_up()?;

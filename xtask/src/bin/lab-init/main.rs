@@ -9,6 +9,9 @@
 mod boot;
 mod control;
 mod crowd;
+#[cfg_attr(target_arch = "x86_64", path = "guest/x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "guest/aarch64.rs")]
+mod guest;
 mod ksm;
 mod life;
 mod metrics;

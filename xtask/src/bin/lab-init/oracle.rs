@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use xtask::phase::{COUNTED, Counts, KSM_COUNTERS, KVM_COUNTERS, SUPPRESSED};
+use xtask::arch::Arch;
+use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, SUPPRESSED};
 
 use crate::control;
 
@@ -49,7 +50,7 @@ pub(crate) fn functions() -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string("/proc/kallsyms").context("cannot read /proc/kallsyms")?;
     let symbols: HashSet<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
     let mut functions = BTreeMap::new();
-    for counted in COUNTED {
+    for counted in Counted::on(Arch::OWN) {
         match counted.symbols.iter().find(|symbol| symbols.contains(*symbol)) {
             Some(symbol) => {
                 functions.insert(counted.name.to_owned(), (*symbol).to_owned());
@@ -130,7 +131,7 @@ fn parse_profile(profile: &str) -> Result<(Counts, i64)> {
     for line in profile.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, hits, missed] = fields[..] else { anyhow::bail!("odd line in kprobe_profile: {line:?}") };
-        if COUNTED.iter().any(|counted| counted.name == name) {
+        if Counted::on(Arch::OWN).any(|counted| counted.name == name) {
             counts.insert(format!("calls:{name}"), hits.parse().context("hits")?);
             misses += missed.parse::<i64>().context("misses")?;
         }

@@ -1,7 +1,8 @@
 //! What a VMM may do to its guest's memory, in parts of huge pages and while the guest runs.
 //!
 //! Huge pages come from `MADV_COLLAPSE` alone, which needs no khugepaged: with THP otherwise off,
-//! nothing happens behind the back of whoever counts.
+//! nothing happens behind the back of whoever counts. On kernels without it the pages are given back and
+//! touched again while THP is on for them.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,10 @@ const MADV_COLLAPSE: i32 = 25;
 
 /// Makes huge pages of all of `data`, as far as the kernel can.
 pub(crate) fn collapse(data: &Pages) -> Result<()> {
+    // A length of 0 is fine for any advice that the kernel knows.
+    if data.part(0, 0).advise(MADV_COLLAPSE).is_err() {
+        return refill_huge(data);
+    }
     for huge in huge_pages(data) {
         match data.part(huge, HUGE).advise(MADV_COLLAPSE) {
             Err(error) if is_temporary(&error) => {}
@@ -24,6 +29,20 @@ pub(crate) fn collapse(data: &Pages) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn refill_huge(data: &Pages) -> Result<()> {
+    set_thp("madvise")?;
+    data.advise(libc::MADV_HUGEPAGE)?;
+    data.advise(libc::MADV_DONTNEED)?;
+    data.write_each(1);
+    set_thp("never")
+}
+
+/// Sets for whom the kernel makes huge pages.
+pub(crate) fn set_thp(mode: &str) -> Result<()> {
+    std::fs::write("/sys/kernel/mm/transparent_hugepage/enabled", mode)
+        .with_context(|| format!("cannot set huge pages to {mode}"))
 }
 
 /// EAGAIN, EBUSY, ENOMEM: it may work later. EINVAL: nothing of it is mapped.

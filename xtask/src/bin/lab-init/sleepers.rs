@@ -13,7 +13,9 @@ use crate::{metrics, oracle, process};
 
 /// Runs it and writes `sleepers.json`.
 pub(crate) fn run() -> Result<()> {
-    let returns = oracle::Returns::count("page_fault_return", "kvm_mmu_page_fault")?;
+    let functions = oracle::functions()?;
+    let handler = functions.get("page_fault").context("no function is counted as page_fault")?;
+    let returns = oracle::Returns::count("page_fault_return", handler)?;
     let calls =
         || -> Result<i64> { Ok(oracle::read()?.counts.get("calls:page_fault").copied().unwrap_or(0)) };
     let (before, daemon_before) = (calls()?, scrape()?);

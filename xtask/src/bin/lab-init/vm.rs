@@ -1,6 +1,6 @@
 //! A KVM guest of a few instructions: it reads or writes one byte per page and halts.
 //!
-//! Physical memory of the guest, flat 32-bit protected mode without paging:
+//! Physical memory of the guest, which has no paging of its own:
 //!
 //! ```text
 //! 0x000000  the code, shared memory: KSM cannot merge it, fork and mprotect of the data do not touch it
@@ -11,27 +11,15 @@
 use std::ptr::NonNull;
 
 use anyhow::{Context, Result, bail};
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_userspace_memory_region};
+use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+
+use crate::guest;
 
 /// The page size of the host and of the guest's stride.
 pub(crate) const PAGE_SIZE: usize = 4096;
 /// Where the data starts in guest physical memory.
 const DATA_START: u64 = 0x20_0000;
-
-/// `esi` the first address, `ecx` the number of pages, `al` the byte.
-///
-/// ```text
-///       jecxz done
-/// next: mov bl, [esi]      or  mov [esi], al
-///       add esi, 0x1000
-///       dec ecx
-///       jnz next
-/// done: hlt
-/// ```
-const fn page_loop(access: [u8; 2]) -> [u8; 14] {
-    [0xe3, 0x0b, access[0], access[1], 0x81, 0xc6, 0x00, 0x10, 0x00, 0x00, 0x49, 0x75, 0xf5, 0xf4]
-}
 
 /// What the guest does with each page. The value is the address of its code.
 #[derive(Clone, Copy)]
@@ -42,7 +30,19 @@ pub(crate) enum Access {
     Write = 0x40,
 }
 
-/// Pages of the size that a huge page has on x86-64.
+/// One way of the guest through its pages.
+pub(crate) struct Errand {
+    /// Where its program begins.
+    pub(crate) entry: u64,
+    /// The first page, in guest physical memory.
+    pub(crate) first_address: u64,
+    /// How many.
+    pub(crate) n_pages: u64,
+    /// What is written.
+    pub(crate) value: u8,
+}
+
+/// How many pages a huge page has.
 pub(crate) const HUGE: usize = 512;
 
 /// Anonymous memory between two inaccessible pages, so that no neighbour's VMA merges with its own.
@@ -174,8 +174,9 @@ impl Vm {
     /// Creates a VM over `data`; the guest has not run yet.
     pub(crate) fn with_data(data: Pages) -> Result<Self> {
         let code = Pages::map(1, libc::MAP_SHARED)?;
-        code.copy_in(Access::Read as usize, &page_loop([0x8a, 0x1e]));
-        code.copy_in(Access::Write as usize, &page_loop([0x88, 0x06]));
+        for access in [Access::Read, Access::Write] {
+            code.copy_in(access as usize, &guest::program(access));
+        }
 
         let kvm = Kvm::new().context("cannot open /dev/kvm")?;
         let vm = kvm.create_vm().context("cannot create a VM")?;
@@ -210,24 +211,22 @@ pub(crate) struct Vcpu {
 impl Vcpu {
     fn create(vm: &VmFd, id: u64) -> Result<Self> {
         let fd = vm.create_vcpu(id).context("cannot create a vCPU")?;
-        enter_protected_mode(&fd)?;
+        guest::prepare(vm, &fd)?;
         Ok(Self { fd, is_raced: false })
     }
 
     /// Goes once through `n_pages` pages of the data, from `first` on.
     pub(crate) fn touch(&mut self, access: Access, first: usize, n_pages: usize, value: u8) -> Result<()> {
-        let regs = kvm_regs {
-            rip: access as u64,
-            rsi: DATA_START + (first * PAGE_SIZE) as u64,
-            rcx: n_pages as u64,
-            rax: value.into(),
-            rflags: 2,
-            ..Default::default()
+        let errand = Errand {
+            entry: access as u64,
+            first_address: DATA_START + (first * PAGE_SIZE) as u64,
+            n_pages: n_pages as u64,
+            value,
         };
-        self.fd.set_regs(&regs).context("cannot set the registers")?;
+        guest::send(&self.fd, &errand)?;
         loop {
             match self.fd.run() {
-                Ok(VcpuExit::Hlt) => return Ok(()),
+                Ok(exit) if guest::is_done(&exit) => return Ok(()),
                 Ok(VcpuExit::Intr) => {}
                 // The host has taken the page away, or the right to write to it, and gives it back.
                 Err(error) if error.errno() == libc::EFAULT && self.is_raced => {}
@@ -251,25 +250,6 @@ fn add_memslot(vm: &VmFd, slot: u32, guest_phys_addr: u64, pages: &Pages) -> Res
     unsafe { vm.set_user_memory_region(region) }.with_context(|| format!("memslot {slot}"))
 }
 
-fn enter_protected_mode(vcpu: &VcpuFd) -> Result<()> {
-    let mut sregs = vcpu.get_sregs().context("cannot read the segment registers")?;
-    let data = kvm_segment {
-        base: 0,
-        limit: 0xffff_ffff,
-        selector: 0x10,
-        type_: 3,
-        present: 1,
-        s: 1,
-        db: 1,
-        g: 1,
-        ..Default::default()
-    };
-    sregs.cs = kvm_segment { selector: 8, type_: 11, ..data };
-    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-    sregs.cr0 |= 1;
-    vcpu.set_sregs(&sregs).context("cannot enter protected mode")
-}
-
 fn map_at(at: Option<NonNull<u8>>, n_pages: usize, protection: i32, sharing: i32) -> Result<NonNull<u8>> {
     let address = at.map_or(std::ptr::null_mut(), NonNull::as_ptr);
     let fixed = if at.is_some() { libc::MAP_FIXED } else { 0 };
@@ -284,18 +264,4 @@ fn map_at(at: Option<NonNull<u8>>, n_pages: usize, protection: i32, sharing: i32
 
 fn result(code: i32) -> std::io::Result<()> {
     if code == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_jumps_of_the_loop_land_on_instructions() {
-        let code = page_loop([0x8a, 0x1e]);
-        let done = 2 + usize::from(code[1]);
-        assert_eq!(code[done], 0xf4);
-        let next = code.len() - 1 - (0x100 - usize::from(code[12]));
-        assert_eq!(next, 2);
-    }
 }

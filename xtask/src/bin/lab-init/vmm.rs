@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use xtask::arch::Arch;
 use xtask::phase::Identity;
 
 use crate::race;
@@ -21,7 +22,10 @@ pub(crate) const N_PAGES: usize = 1024;
 /// M, the mergeable pages of the VMM outside the guest's memory.
 pub(crate) const N_OUTSIDE_PAGES: usize = 64;
 /// How the program name of a VMM process ends.
-pub(crate) const PROGRAM_SUFFIX: &str = "qemu-system-x86_64";
+pub(crate) const PROGRAM_SUFFIX: &str = match Arch::OWN {
+    Arch::Amd64 => "qemu-system-x86_64",
+    Arch::Arm64 => "qemu-system-aarch64",
+};
 
 /// How long the VMM may take from its answer to its next read.
 const PATIENCE: Duration = Duration::from_secs(10);

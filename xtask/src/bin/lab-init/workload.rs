@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use xtask::arch::Arch;
 use xtask::phase::{Identity, LAB_VM, Mmu, PLAN, Phase, PhaseKind, Run, Series};
 
 use crate::vmm::{N_OUTSIDE_PAGES, N_PAGES, Vmm};
@@ -62,7 +63,8 @@ pub(crate) fn run_once(identity: Identity) -> Result<Run> {
     let kvm_at_end = oracle::delta(&first.counts, &at_end.counts);
     Ok(Run {
         kernel: process::kernel_release()?,
-        mmu: kvm_mmu(),
+        arch: Arch::OWN,
+        mmu: (Arch::OWN == Arch::Amd64).then(kvm_mmu),
         functions: oracle::functions()?,
         pages: N_PAGES as i64,
         outside_pages: N_OUTSIDE_PAGES as i64,

@@ -1,5 +1,6 @@
 //! What the daemon must have counted in each phase: the kernel's totals, split as the phase implies.
 
+use xtask::arch::Arch;
 use xtask::phase::{Phase, PhaseKind, Run, Series};
 
 use super::series::{sum, values};
@@ -29,7 +30,7 @@ fn totals(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
         ),
         Check::numbers(
             "invalidations_zapped_total = brackets with a flush",
-            formula::zapped(phase),
+            formula::zapped(run, phase),
             total("invalidations_zapped_total"),
         ),
         Check::numbers(
@@ -38,9 +39,14 @@ fn totals(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
             total("page_faults_total"),
         ),
         Check::numbers(
-            "page_faults_total{fixed} = KVM's pf_fixed",
-            phase.oracle.get("kvm:pf_fixed").copied(),
-            Some(sum(moved, "page_faults_total", &[("result", "fixed")])),
+            "page_faults_total{fixed} = faults that KVM fixed",
+            formula::fixed(run, &phase.oracle),
+            Some(
+                formula::fixed_results(run.arch)
+                    .iter()
+                    .map(|result| sum(moved, "page_faults_total", &[("result", result)]))
+                    .sum(),
+            ),
         ),
     ];
     if run.has_change_pte() {
@@ -66,7 +72,12 @@ fn change_pte(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
     } else {
         formula::change_pte_in_guest(run, phase)
     };
-    checks.push(Check::numbers("change_pte_noop_total = calls in guest memory", in_guest, Some(noop)));
+    let effective = |reason| Some(sum(moved, "change_pte_effective_total", &[("reason", reason)]));
+    let (expected_noop, expected_updated) =
+        if run.installs() { (Some(0), in_guest) } else { (in_guest, Some(0)) };
+    checks.push(Check::numbers("no-op calls in guest memory", expected_noop, Some(noop)));
+    checks.push(Check::numbers("effective_updated", expected_updated, effective("effective_updated")));
+    checks.push(Check::numbers("effective_dropped", Some(0), effective("effective_dropped")));
     checks
 }
 
@@ -88,7 +99,7 @@ fn split(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
         checks.push(Check::numbers(&title, expected, Some(sum(moved, name, labels))));
     };
     let calls = if run.has_change_pte() { "change_pte_total" } else { WOULD_BE };
-    let not_mapped = if phase.kind == PhaseKind::HostWriteUnmapped { n } else { 0 };
+    let not_mapped = if phase.kind == PhaseKind::HostWriteUnmapped && !run.installs() { n } else { 0 };
     if run.has_change_pte() {
         expect("change_pte_noop_total", &[("reason", "noop_not_mapped")], Some(not_mapped));
     }
@@ -106,7 +117,7 @@ fn split(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
         if phase.kind == PhaseKind::Merge {
             expect("ksm_merges_total", &[], formula::broken(phase).map(|b| pages + b));
         }
-        if phase.kind == PhaseKind::Merge && run.has_change_pte() {
+        if phase.kind == PhaseKind::Merge && run.has_change_pte() && !run.installs() {
             // An attempt that gave up has zapped without a call; the next one's call finds that.
             let by_bracket = failed.map(|failed| pages - failed);
             let same_op =
@@ -118,7 +129,10 @@ fn split(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
     if let Some((cause, initiator)) = copied_by(phase.kind) {
         let by_bracket = n - not_mapped;
         let invalidated = [("cause", cause), ("initiator", initiator)];
-        if run.has_change_pte() {
+        if run.installs() {
+            let reason = [("cause", cause), ("reason", "effective_updated")];
+            expect("change_pte_effective_total", &reason, Some(n));
+        } else if run.has_change_pte() {
             let reason = [("cause", cause), ("reason", "noop_zapped_by_bracket")];
             expect("change_pte_noop_total", &reason, Some(by_bracket));
         }
@@ -166,13 +180,27 @@ const KSM: &[&str] = &["ksm_write_protect", "ksm_replace"];
 fn refaults(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
     let n = run.pages;
     let writable = formula::faults_on_writable(run);
+    // Had it been mapped read-only by `change_pte`, as arm64 does, a read would not have faulted, whatever
+    // tore the mapping down.
+    let if_installed = |otherwise| if run.arch == Arch::Arm64 { Some(n) } else { otherwise };
     let (expected, causes, avoidable): (i64, &[&str], Option<i64>) = match phase.kind {
+        PhaseKind::ReadAfterMerge
+        | PhaseKind::ReadAfterHostWrite
+        | PhaseKind::ReadAfterUnmappedWrite
+        | PhaseKind::ReadAfterUnmerge
+        | PhaseKind::GuestWrite
+        | PhaseKind::ZeroPageWrite
+            if run.installs() =>
+        {
+            (0, &[], Some(0))
+        }
+        PhaseKind::ReadAfterMerge if run.arch == Arch::Arm64 => (n, KSM, Some(n)),
         PhaseKind::ReadAfterMerge => (n, KSM, taken_back(run, phase).map(|b| n - b)),
         PhaseKind::GuestWrite | PhaseKind::ZeroPageWrite => (n, &["cow_guest"], Some(0)),
         // Torn down by the read that merges, or by the page that replaces it: the page was read-only
         // until the write, writable after it, so what a working change_pte saves is not one figure.
-        PhaseKind::ReadAfterUnmappedWrite => (writable, KSM, None),
-        PhaseKind::ReadAfterHostWrite => (writable, &["cow_host"], Some(0)),
+        PhaseKind::ReadAfterUnmappedWrite => (writable, KSM, if_installed(None)),
+        PhaseKind::ReadAfterHostWrite => (writable, &["cow_host"], if_installed(Some(0))),
         // From 6.2 on an unmerge leaves a read-only PTE; the lab's kernels that old have no callback.
         PhaseKind::ReadAfterUnmerge => {
             (writable, &["ksm_unmerge"], Some(if run.has_change_pte() { 0 } else { n }))

@@ -5,8 +5,12 @@
 //! page and `replace_page` on every page but the first of a stable node, hence 2N - S; each
 //! `break_cow` costs one call itself and one `write_protect_page` that must be repeated. Attempts
 //! that give up, F, cost a bracket and no call; only the rmap MMU has them.
+//!
+//! Where `change_pte` maps the page itself (arm64 up to 6.9), every bracket finds a mapping to tear down,
+//! and no read after it faults.
 
-use xtask::phase::{Mmu, Phase, PhaseKind, Run};
+use xtask::arch::Arch;
+use xtask::phase::{Counts, Mmu, Phase, PhaseKind, Run};
 
 use super::Check;
 
@@ -50,9 +54,9 @@ pub(super) fn check(run: &Run, phase: &Phase) -> Vec<Check> {
     };
     let mut checks = vec![
         Check::numbers("kvm_unmap", unmap, counted("kvm_unmap")),
-        Check::numbers("brackets that zapped", Some(calls.zapped), zapped(phase)),
+        Check::numbers("brackets that zapped", Some(calls.zapped), zapped(run, phase)),
         Check::numbers("page_fault", Some(calls.faults), counted("page_fault")),
-        Check::numbers("KVM's pf_fixed", Some(calls.fixed), phase.oracle.get("kvm:pf_fixed").copied()),
+        Check::numbers("faults that KVM fixed", Some(calls.fixed), fixed(run, &phase.oracle)),
     ];
     if run.has_change_pte() {
         checks.push(Check::numbers("kvm_set_spte", set_spte, counted("kvm_set_spte")));
@@ -74,14 +78,38 @@ pub(super) fn check(run: &Run, phase: &Phase) -> Vec<Check> {
     checks
 }
 
-/// Brackets in which KVM zapped something. It flushes once for each, which the kernel counts for us;
-/// only the zap of many pages also flushes whenever it yields the CPU, and there one bracket is all
-/// that a phase has.
-pub(super) fn zapped(phase: &Phase) -> Option<i64> {
-    let flushes = phase.calls("kvm_flush");
+/// Brackets in which KVM zapped something. On x86-64 it flushes once for each, which the kernel counts for
+/// us; only the zap of many pages also flushes whenever it yields the CPU, and there one bracket is all
+/// that a phase has. On arm64 a page table page loses one reference for each entry.
+pub(super) fn zapped(run: &Run, phase: &Phase) -> Option<i64> {
+    let zaps = match run.arch {
+        Arch::Amd64 => phase.calls("kvm_flush"),
+        Arch::Arm64 => phase.calls("stage2_put"),
+    };
     match phase.kind {
-        PhaseKind::Fork | PhaseKind::Protect | PhaseKind::Discard => flushes.map(|n| n.min(1)),
-        _ => flushes,
+        PhaseKind::Fork | PhaseKind::Protect | PhaseKind::Discard => zaps.map(|n| n.min(1)),
+        _ => zaps,
+    }
+}
+
+/// The results of guest faults that [`fixed`] is about: on arm64 a page may be found mapped by then.
+pub(super) fn fixed_results(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::Amd64 => &["fixed"],
+        Arch::Arm64 => &["fixed", "spurious"],
+    }
+}
+
+/// Guest faults that ended in a mapping. x86-64's KVM counts them itself; on arm64 they are the calls that
+/// change the page table and are not `change_pte`'s.
+pub(super) fn fixed(run: &Run, oracle: &Counts) -> Option<i64> {
+    let calls = |name: &str| oracle.get(&format!("calls:{name}")).copied();
+    match run.arch {
+        Arch::Amd64 => oracle.get("kvm:pf_fixed").copied(),
+        Arch::Arm64 => {
+            let by_change_pte = if run.has_change_pte() { calls("kvm_set_spte") } else { Some(0) };
+            Some(calls("stage2_map")? + calls("stage2_relax")? - by_change_pte?)
+        }
     }
 }
 
@@ -116,7 +144,7 @@ pub(super) fn failed_attempts(run: &Run, phase: &Phase) -> Option<i64> {
 /// The rmap MMU, and 5.10's TDP MMU, tell the page's accessed bit to the LRU lists, which keep
 /// a reference for a while.
 fn may_fail(run: &Run, kind: PhaseKind) -> bool {
-    let told = run.mmu == Mmu::Rmap || !run.handlers_see_guest_memory_only();
+    let told = run.mmu == Some(Mmu::Rmap) || !run.handlers_see_guest_memory_only();
     told && kind == PhaseKind::Merge
 }
 
@@ -128,7 +156,7 @@ pub(super) fn faults_on_writable(run: &Run) -> i64 {
     let first = run.phases.iter().find(|phase| phase.kind == PhaseKind::FirstTouch);
     let ahead = run.pages / PREFETCHED_WITH;
     match first.and_then(|phase| phase.calls("page_fault")) {
-        Some(faults) if faults == ahead && run.mmu == Mmu::Rmap => ahead,
+        Some(faults) if faults == ahead && run.mmu == Some(Mmu::Rmap) => ahead,
         _ => run.pages,
     }
 }
@@ -167,6 +195,14 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
         Calls { change_pte: Some(n), set_spte: n, range_start: Some(n), unmap: n, zapped: n, ..NOTHING };
     let read_writable = Calls { faults: faults_on_writable(run), fixed: faults_on_writable(run), ..NOTHING };
     let calls = match phase.kind {
+        PhaseKind::ReadAfterMerge
+        | PhaseKind::ReadAfterHostWrite
+        | PhaseKind::ReadAfterUnmappedWrite
+        | PhaseKind::ReadAfterUnmerge
+            if run.installs() =>
+        {
+            NOTHING
+        }
         PhaseKind::FirstTouch
         | PhaseKind::ReadAfterHostWrite
         | PhaseKind::ReadAfterUnmappedWrite
@@ -181,13 +217,14 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
                 set_spte: merge(n),
                 range_start: Some(brackets),
                 unmap: brackets,
-                zapped: n,
+                zapped: if run.installs() { brackets } else { n },
                 ..NOTHING
             }
         }
         // Two faults for each page: the copy's own invalidation makes the first one stale.
         PhaseKind::GuestWrite | PhaseKind::ZeroPageWrite => Calls { faults: 2 * n, fixed: n, ..copied },
         PhaseKind::HostWriteMapped | PhaseKind::UnmergeRun | PhaseKind::UnmergeMadvise => copied,
+        PhaseKind::HostWriteUnmapped if run.installs() => copied,
         PhaseKind::HostWriteUnmapped => Calls { zapped: 0, ..copied },
         PhaseKind::OutsideMerge => {
             Calls { change_pte: Some(merge(m)), range_start: Some(merge(m)), ..NOTHING }
@@ -208,7 +245,7 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
 
 #[cfg(test)]
 pub(in crate::lab) mod tests {
-    use xtask::phase::{COUNTED, Counts};
+    use xtask::phase::Counted;
 
     use super::*;
 
@@ -216,8 +253,11 @@ pub(in crate::lab) mod tests {
     pub(in crate::lab) fn run_of(phase: Phase) -> Run {
         Run {
             kernel: "6.1".into(),
-            mmu: Mmu::Tdp,
-            functions: COUNTED.iter().map(|c| (c.name.to_owned(), c.symbols[0].to_owned())).collect(),
+            arch: Arch::Amd64,
+            mmu: Some(Mmu::Tdp),
+            functions: Counted::on(Arch::Amd64)
+                .map(|c| (c.name.to_owned(), c.symbols[0].to_owned()))
+                .collect(),
             pages: 8,
             outside_pages: 4,
             totals: phase.oracle.clone(),
@@ -229,7 +269,7 @@ pub(in crate::lab) mod tests {
 
     /// A phase in which only `moved` moved.
     pub(in crate::lab) fn phase(kind: PhaseKind, moved: &[(&str, i64)]) -> Phase {
-        let mut oracle: Counts = COUNTED.iter().map(|c| (format!("calls:{}", c.name), 0)).collect();
+        let mut oracle: Counts = Counted::on(Arch::Amd64).map(|c| (format!("calls:{}", c.name), 0)).collect();
         for name in ["kvm:pf_fixed", "ksm:pages_shared", "ksm:pages_sharing"] {
             oracle.insert(name.into(), 0);
         }
@@ -288,7 +328,7 @@ pub(in crate::lab) mod tests {
             phase.oracle.insert(name.into(), 15 + 6);
         }
         let mut run = run_of(phase.clone());
-        run.mmu = Mmu::Rmap;
+        run.mmu = Some(Mmu::Rmap);
         assert!(check(&run, &phase).iter().all(Check::passed));
         assert_eq!(failures(phase), ["write_protect_page that gave up"]);
     }

@@ -256,7 +256,8 @@ mod tests {
     fn an_empty_run_fails() {
         let run = Run {
             kernel: String::new(),
-            mmu: xtask::phase::Mmu::Tdp,
+            arch: xtask::arch::Arch::Amd64,
+            mmu: None,
             functions: BTreeMap::new(),
             pages: 1,
             outside_pages: 1,

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
+use xtask::arch::Arch;
 
 use super::{
     Suite, index,
@@ -15,7 +16,6 @@ use super::{
 use crate::tools;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const PACKAGE_INDEX: &str = "main/binary-amd64/Packages.xz";
 
 /// A mirror and the cache in front of it.
 pub(super) struct Mirror {
@@ -35,10 +35,11 @@ impl Mirror {
     }
 
     /// The text of a suite's package index.
-    pub(super) fn package_index(&self, suite: &Suite) -> Result<String> {
+    pub(super) fn package_index(&self, suite: &Suite, arch: Arch) -> Result<String> {
         let release = self.release(suite)?;
-        let hash = index::hash_of(&release, PACKAGE_INDEX)?;
-        let path = self.file(suite.archive, &format!("dists/{}/{PACKAGE_INDEX}", suite.name), &hash)?;
+        let index = format!("main/binary-{}/Packages.xz", arch.debian());
+        let hash = index::hash_of(&release, &index)?;
+        let path = self.file(suite.archive, &format!("dists/{}/{index}", suite.name), &hash)?;
         let mut text = String::new();
         liblzma::read::XzDecoder::new(fs::File::open(&path)?)
             .read_to_string(&mut text)

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use xtask::arch::Arch;
 
 pub(super) use self::archive::Kernel;
 use self::index::Stanza;
@@ -50,16 +51,17 @@ impl Package {
     }
 }
 
-/// What a mirror offers, with the cache in front of it.
+/// What a mirror offers for one architecture, with the cache in front of it.
 pub(super) struct Packages {
     mirror: Mirror,
+    arch: Arch,
     indexes: RefCell<HashMap<&'static str, Rc<str>>>,
 }
 
 impl Packages {
     /// The mirror of the environment, cached in `cache`.
-    pub(super) fn new(cache: &Path) -> Result<Self> {
-        Ok(Self { mirror: Mirror::new(cache)?, indexes: RefCell::default() })
+    pub(super) fn new(cache: &Path, arch: Arch) -> Result<Self> {
+        Ok(Self { mirror: Mirror::new(cache)?, arch, indexes: RefCell::default() })
     }
 
     /// The newest package of `suites` with a name that is wanted.
@@ -113,8 +115,10 @@ impl Packages {
         if let Some(text) = self.indexes.borrow().get(suite.name) {
             return Ok(text.clone());
         }
-        let text =
-            self.mirror.package_index(&suite).with_context(|| format!("the index of {}", suite.name))?;
+        let text = self
+            .mirror
+            .package_index(&suite, self.arch)
+            .with_context(|| format!("the index of {}", suite.name))?;
         let text: Rc<str> = text.into();
         self.indexes.borrow_mut().insert(suite.name, text.clone());
         Ok(text)
