@@ -46,8 +46,9 @@ impl Entry {
         function: usize,
         n_args: usize,
     ) -> Option<Self> {
-        let words: [u64; CONTEXT_WORDS] = read::at(ctx.as_ptr() as u64)?;
-        let caller = arch::traced_caller(&words, config::function(function), n_args);
+        let context = ctx.as_ptr() as u64;
+        let words: [u64; CONTEXT_WORDS] = read::at(context)?;
+        let caller = arch::traced_caller(&words, context, config::function(function), n_args);
         Some(Self { args: [words[0], words[1], words[2], words[3], words[4]], caller })
     }
 

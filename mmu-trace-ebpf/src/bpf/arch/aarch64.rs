@@ -56,16 +56,19 @@ pub(super) fn return_address(ctx: &ProbeContext) -> u64 {
 /// ```text
 /// arguments | return value, with fexit only | saved registers | padding | FP | self | FP | caller
 /// ```
-/// `self`, the return address into the function, is known by its value.
+/// `self`, the return address into the function, is known by its value, and by the frame record that it
+/// belongs to: the first FP points to the second. (What looks like it may stand elsewhere: the place for
+/// a return value holds whatever was there.)
 #[inline(always)]
-pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], function: u64, _: usize) -> u64 {
+pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], context: u64, function: u64, _: usize) -> u64 {
     /// The longest distance from a function's address to the return address of its fentry call: a `bti`
     /// and two instructions.
     const MAX_PATCH_LEN: u64 = 16;
     let mut caller = 0;
     let mut index = CONTEXT_WORDS - 1;
     while function != 0 && index > 2 {
-        if words[index - 2].wrapping_sub(function) <= MAX_PATCH_LEN {
+        let is_self = words[index - 2].wrapping_sub(function) <= MAX_PATCH_LEN;
+        if is_self && words[index - 3] == context + 8 * (index as u64 - 1) {
             caller = words[index];
         }
         index -= 1;

@@ -71,7 +71,7 @@ pub(super) fn seventh_argument(ctx: &ProbeContext) -> Option<u64> {
 /// value, stands before the caller's. From Linux 6.19 on it jumps to one that serves fexit as
 /// well, and the caller's is the only one.
 #[inline(always)]
-pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], function: u64, n_args: usize) -> u64 {
+pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], _: u64, function: u64, n_args: usize) -> u64 {
     /// The longest distance from a function's address to the return address of its fentry call: an
     /// `endbr64` and a five-byte call.
     const MAX_PATCH_LEN: u64 = 16;

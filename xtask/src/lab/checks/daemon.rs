@@ -29,11 +29,6 @@ fn totals(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
             total("invalidations_total"),
         ),
         Check::numbers(
-            "invalidations_zapped_total = brackets with a flush",
-            formula::zapped(run, phase),
-            total("invalidations_zapped_total"),
-        ),
-        Check::numbers(
             "page_faults_total = kernel's calls",
             phase.calls("page_fault"),
             total("page_faults_total"),
@@ -49,6 +44,14 @@ fn totals(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
             ),
         ),
     ];
+    // How many tables a race frees on arm64 is a matter of chance.
+    if phase.kind != PhaseKind::LiveMerge || run.arch == Arch::Amd64 {
+        checks.push(Check::numbers(
+            "invalidations_zapped_total = brackets that zapped",
+            formula::zapped(run, phase),
+            total("invalidations_zapped_total"),
+        ));
+    }
     if run.has_change_pte() {
         checks.extend(change_pte(run, phase, moved));
     } else if let Some(calls) = formula::change_pte(run, phase) {

@@ -154,7 +154,10 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
         let checks = report::check_identity(&outputs.vms, &outputs.metrics);
         groups.push(Group { name: "identity".to_owned(), checks });
         if let Some(kprobe) = &outputs.kprobe_report {
-            groups.push(Group { name: "ladder".to_owned(), checks: report::check_ladder(report, kprobe) });
+            groups.push(Group {
+                name: "ladder".to_owned(),
+                checks: report::check_ladder(&outputs.run, report, kprobe),
+            });
         }
     }
     if let (Some((counted, told)), Some(report)) = (&outputs.sleepers, &outputs.report) {
