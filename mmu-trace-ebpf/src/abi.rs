@@ -5,7 +5,7 @@
 use crate::kind::Gap;
 
 /// Version of everything in this module; raised with every change of a layout or a discriminant.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The slot that counts what belongs to no known VM.
 pub const UNATTRIBUTED: u32 = 0;
@@ -62,7 +62,7 @@ wire! {
 
 wire! {
     /// All counters of one VM on one CPU (map `VM_STATS`, indexed by slot).
-    pub struct VmStats = 8 * (len::CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 9) + 32 * len::CAUSES; {
+    pub struct VmStats = 8 * (len::CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 10) + 32 * len::CAUSES; {
         /// `change_pte` calls by cause and outcome.
         pub change_pte: [[u64; len::OUTCOMES]; len::CAUSES],
         /// `change_pte` calls that these brackets imply, whether or not the kernel has the callback.
@@ -73,6 +73,8 @@ wire! {
         pub faults: [u64; len::RESULTS],
         /// Entries of `kvm_mmu_page_fault`.
         pub faults_entered: u64,
+        /// Those of them that hit a mapping which did not allow the access.
+        pub permission_faults: u64,
         /// Guest faults whose duration is known.
         pub faults_timed: u64,
         /// Their time, nanoseconds.
@@ -386,10 +388,10 @@ pub mod offset {
         PAGE_MAPPING = "page"."mapping",
         /// The architecture's part of a VM.
         KVM_ARCH = "kvm"."arch",
-        /// Whether a VM uses the TDP MMU; from 6.2 on a choice of the module, for all VMs.
-        ARCH_TDP_MMU = "kvm_arch"."tdp_mmu_enabled",
         /// The architecture's part of a vCPU.
         VCPU_ARCH = "kvm_vcpu"."arch",
+        /// Whether a VM uses the TDP MMU; from 6.2 on a choice of the module, for all VMs.
+        ARCH_TDP_MMU = "kvm_arch"."tdp_mmu_enabled",
         /// What the hardware said of its last fault (arm64).
         ARCH_FAULT = "kvm_vcpu_arch"."fault",
         /// `ESR_EL2`.

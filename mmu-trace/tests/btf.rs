@@ -43,6 +43,9 @@ fn expect_offsets(kernel: &str, expected: &[(&str, u32)], lacking: &[&str]) {
     assert_eq!(offsets(kernel), expected.chain(lacking).collect::<Vec<_>>());
 }
 
+const ONLY_ON_ARM64: [&str; 3] =
+    ["kvm_vcpu_arch.fault", "kvm_vcpu_fault_info.esr_el2", "kvm_vcpu_fault_info.hpfar_el2"];
+
 #[test]
 fn members_of_6_1_are_where_pahole_says() {
     expect_offsets(
@@ -69,9 +72,10 @@ fn members_of_6_1_are_where_pahole_says() {
             ("vm_area_struct.vm_mm", 16),
             ("page.mapping", 24),
             ("kvm.arch", 4760),
+            ("kvm_vcpu.arch", 296),
             ("kvm_arch.tdp_mmu_enabled", 34456),
         ],
-        &[],
+        &ONLY_ON_ARM64,
     );
 }
 
@@ -101,8 +105,9 @@ fn members_of_6_12_are_where_pahole_says() {
             ("vm_area_struct.vm_mm", 16),
             ("page.mapping", 24),
             ("kvm.arch", 4760),
+            ("kvm_vcpu.arch", 296),
         ],
-        &["kvm_arch.tdp_mmu_enabled"],
+        &[&["kvm_arch.tdp_mmu_enabled"], &ONLY_ON_ARM64[..]].concat(),
     );
 }
 

@@ -225,6 +225,7 @@ fn to_counters(wire: &VmStats) -> Counters {
         would_be: by_kind(Cause::ALL, &wire.would_be),
         invalidations: Vec::new(),
         faults_entered: wire.faults_entered,
+        permission_faults: wire.permission_faults,
         faults: by_kind(FaultResult::ALL, &wire.faults),
         faults_timed: wire.faults_timed,
         faults_ns: wire.faults_ns,

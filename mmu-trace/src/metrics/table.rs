@@ -63,6 +63,8 @@ series! {
         "Finished calls of kvm_mmu_page_fault (arm64: kvm_handle_guest_abort) by RET_PF result.";
     PAGE_FAULTS_STARTED = Counter "mmu_trace_page_faults_started_total" [""] ["domain", "uuid"],
         "Entries of kvm_mmu_page_fault (arm64: kvm_handle_guest_abort).";
+    PERMISSION_FAULTS = Counter "mmu_trace_permission_faults_total" [""] ["domain", "uuid"],
+        "Those that hit a mapping which did not allow the access (x86: P=1; arm64: permission, access flag).";
     PAGE_FAULT_SECONDS_TOTAL = Counter "mmu_trace_page_fault_seconds_total" ["seconds"] ["domain", "uuid"],
         "Time inside kvm_mmu_page_fault.";
     REFAULTS = Counter "mmu_trace_refaults_total" [""] ["domain", "uuid", "cause"],

@@ -133,6 +133,7 @@ impl Domain<'_> {
             self.count_by(&table::PAGE_FAULTS, &[result.label()], n);
         }
         self.count(&table::PAGE_FAULTS_STARTED, counters.faults_entered);
+        self.count(&table::PERMISSION_FAULTS, counters.permission_faults);
         self.time(&table::PAGE_FAULT_SECONDS_TOTAL, counters.faults_ns);
     }
 

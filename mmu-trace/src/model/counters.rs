@@ -20,6 +20,8 @@ pub struct Counters {
     pub invalidations: Vec<Invalidation>,
     /// Entries of `kvm_mmu_page_fault`.
     pub faults_entered: u64,
+    /// Those of them that hit a mapping which did not allow the access.
+    pub permission_faults: u64,
     /// Finished faults by result.
     pub faults: BTreeMap<FaultResult, u64>,
     /// Faults whose duration is known.

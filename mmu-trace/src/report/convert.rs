@@ -138,6 +138,7 @@ impl PageFaults {
         Self {
             total: counters.faults_entered,
             unfinished: counters.faults_entered.saturating_sub(counters.faults.values().sum()),
+            permission: counters.permission_faults,
             fixed: result(FaultResult::Fixed),
             retry: result(FaultResult::Retry),
             spurious: result(FaultResult::Spurious),

@@ -81,14 +81,12 @@ fn why_noop(outcomes: &Outcomes) -> String {
 fn sometimes_effective(outcomes: &Outcomes) -> String {
     let (effective, decided) = (outcomes.effective(), outcomes.decided());
     let mut text = format!(
-        "change_pte was effective in {} of {} {} ({}) on this host: KVM took over the new PTE in {} and dropped \
-         its mapping in {}.",
+        "change_pte was effective in {} of {} {} ({}) on this host: {}.",
         count(effective),
         count(decided),
         calls(outcomes),
         percent(effective, decided),
-        count(outcomes.effective_updated),
-        count(outcomes.effective_dropped),
+        what_changed(outcomes),
     );
     if outcomes.noop() > 0 {
         text.push_str(&format!(
@@ -99,6 +97,18 @@ fn sometimes_effective(outcomes: &Outcomes) -> String {
         ));
     }
     text
+}
+
+fn what_changed(outcomes: &Outcomes) -> String {
+    match (outcomes.effective_updated, outcomes.effective_dropped) {
+        (_, 0) => "KVM took over the new PTE".to_owned(),
+        (0, _) => "KVM dropped its mapping".to_owned(),
+        (updated, dropped) => format!(
+            "KVM took over the new PTE in {} and dropped its mapping in {}",
+            count(updated),
+            count(dropped)
+        ),
+    }
 }
 
 fn calls(outcomes: &Outcomes) -> &'static str {

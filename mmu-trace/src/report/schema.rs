@@ -244,6 +244,9 @@ pub struct PageFaults {
     /// Those of them that are in no result: still inside the handler, or their return was missed.
     #[serde(default)]
     pub unfinished: u64,
+    /// Those of the total that hit a mapping which did not allow the access: P=1 on x86-64, permission
+    /// and access flag faults on arm64.
+    pub permission: u64,
     /// A mapping was installed.
     pub fixed: u64,
     /// The vCPU must fault again.

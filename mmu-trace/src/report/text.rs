@@ -43,7 +43,7 @@ fn write_report(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         write!(out, "\n{}", vm_table(&report.vms))?;
     }
     for (vm, shown) in snapshot.vms.iter().zip(&report.vms) {
-        write!(out, "\n{}", vm_section::of_vm(vm, shown))?;
+        write!(out, "\n{}", vm_section::of_vm(&snapshot.host, vm, shown))?;
     }
     if !snapshot.unattributed.is_empty() {
         write!(out, "\n{}", vm_section::of_nobody(&snapshot.unattributed, &report.unattributed))?;

@@ -15,8 +15,8 @@ use crate::model::{self, Counters, Mmu};
 const MAX_INVALIDATION_ROWS: usize = 20;
 
 /// The section of `vm`, whose report is `shown`.
-pub(super) fn of_vm(vm: &model::Vm, shown: &Vm) -> String {
-    paragraph("", &printable(&title(vm, shown))) + &body(&vm.counters, shown)
+pub(super) fn of_vm(host: &model::Host, vm: &model::Vm, shown: &Vm) -> String {
+    paragraph("", &printable(&title(host, vm, shown))) + &body(&vm.counters, shown)
 }
 
 /// The section of events that belong to no known VM.
@@ -24,14 +24,16 @@ pub(super) fn of_nobody(counters: &Counters, shown: &Vm) -> String {
     "Events of no known VM\n".to_owned() + &body(counters, shown)
 }
 
-fn title(vm: &model::Vm, shown: &Vm) -> String {
+fn title(host: &model::Host, vm: &model::Vm, shown: &Vm) -> String {
     let mmu = match vm.mmu {
-        Some(Mmu::Tdp) => "TDP MMU",
-        Some(Mmu::Rmap) => "rmap MMU",
-        None => "MMU unknown",
+        Some(Mmu::Tdp) => Some("TDP MMU"),
+        Some(Mmu::Rmap) => Some("rmap MMU"),
+        // Only x86-64 has a choice.
+        None => (host.arch == "x86_64").then_some("MMU unknown"),
     };
     let pid = shown.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
-    let mut facts = vec![known(shown.vmm.clone(), |vmm| vmm), pid, mmu.to_owned()];
+    let mut facts = vec![known(shown.vmm.clone(), |vmm| vmm), pid];
+    facts.extend(mmu.map(str::to_owned));
     let several = shown.vms_in_process.filter(|&n| n > 1);
     facts.extend(several.map(|n| format!("{n} VMs in this process, counted together")));
     facts.extend(shown.uuid.as_ref().map(|uuid| format!("uuid {uuid}")));
@@ -71,7 +73,7 @@ fn change_pte(calls: &ChangePte, counters: &Counters) -> String {
 
 const fn outcome_words(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::EffectiveUpdated => "effective: KVM took over the new, read-only PTE",
+        Outcome::EffectiveUpdated => "effective: KVM took over the new PTE, read-only",
         Outcome::EffectiveDropped => "effective: KVM dropped its mapping, the new PTE is writable",
         Outcome::NoopZappedByBracket => "no-op: its own invalidate_range_start had torn the mapping down",
         Outcome::NoopZappedBySameOp => "no-op: an earlier invalidation of the same KSM operation had",
@@ -235,8 +237,13 @@ fn page_faults(faults: &PageFaults) -> String {
     if faults.total > finished {
         words.push(format!("{} unfinished", count(faults.total - finished)));
     }
-    let head =
-        format!("{}: {}; time {}", count(faults.total), words.join(", "), known(faults.seconds, seconds));
+    let head = format!(
+        "{}: {}; {} hit a mapping that did not allow the access; time {}",
+        count(faults.total),
+        words.join(", "),
+        count(faults.permission),
+        known(faults.seconds, seconds)
+    );
     paragraph("  page faults: ", &head) + &quantiles("cost of one", faults.p50_ns, faults.p99_ns)
 }
 

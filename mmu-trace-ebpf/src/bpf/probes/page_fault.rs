@@ -69,6 +69,9 @@ pub(in super::super) fn memslot_hva(slot: u64, gfn: u64) -> Option<u64> {
 pub(super) fn begin(mm: u64, slot: u32, gpa: u64, how: u8) -> Option<&'static mut TaskState> {
     if let Some(stats) = maps::stats(slot) {
         add(&mut stats.faults_entered, 1);
+        if how & access::PRESENT != 0 {
+            add(&mut stats.permission_faults, 1);
+        }
     }
     let task = maps::task_or_new(read::current_ids().0)?;
     if task.scopes & scope::FAULT != 0 {

@@ -142,6 +142,18 @@ fn split(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
         expect(calls, &[("cause", cause)], Some(n));
         expect("invalidations_zapped_total", &invalidated, Some(by_bracket));
     }
+    // The write finds a read-only mapping; so does its repetition, if `change_pte` has made another.
+    let permission = match phase.kind {
+        PhaseKind::GuestWrite | PhaseKind::ZeroPageWrite => {
+            if run.installs() {
+                2 * n
+            } else {
+                n
+            }
+        }
+        _ => 0,
+    };
+    expect("permission_faults_total", &[], Some(permission));
     match phase.kind {
         PhaseKind::GuestWrite | PhaseKind::ZeroPageWrite => {
             expect("page_faults_total", &[("result", "retry")], Some(n));
