@@ -108,13 +108,14 @@ impl SideLoader {
 
 /// An error with the step it came from, and what usually stands behind it.
 fn refused(step: &str, error: &io::Error) -> io::Error {
-    let policy = match error.kind() {
-        io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(libc::EPERM) => {
-            " (lockdown or a security policy of this kernel forbids it)"
-        }
-        _ => "",
+    /// The kernel's own `ENOTSUPP` (`include/linux/errno.h`), which no C library knows.
+    const ENOTSUPP: i32 = 524;
+    let text = match error.raw_os_error() {
+        Some(libc::EPERM) => format!("{error} (lockdown or a security policy of this kernel forbids it)"),
+        Some(ENOTSUPP) => "this kernel cannot have BPF called from its functions (ENOTSUPP)".to_owned(),
+        _ => error.to_string(),
     };
-    io::Error::new(error.kind(), format!("{step}: {error}{policy}"))
+    io::Error::new(error.kind(), format!("{step}: {text}"))
 }
 
 /// The descriptor of a map that aya created.
