@@ -3,6 +3,7 @@
 pub mod arch;
 pub mod crowd;
 pub mod life;
+pub mod lone;
 pub mod phase;
 pub mod refusal;
 pub mod sleepers;

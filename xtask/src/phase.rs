@@ -36,6 +36,9 @@ pub const CONTROL_VM: Identity = Identity { name: "control", uuid: "11111111-222
 /// The VM that shares a CPU with everything else.
 pub const CROWD_VM: Identity = Identity { name: "crowd", uuid: "11111111-2222-3333-4444-777777777777" };
 
+/// The VM with a page that is alone in its page table.
+pub const LONE_VM: Identity = Identity { name: "lone", uuid: "11111111-2222-3333-4444-888888888888" };
+
 /// An idle VM that runs before the tracer does, and must be found all the same.
 pub const EARLY_VM: Identity = Identity { name: "early", uuid: "66666666-7777-8888-9999-000000000000" };
 

@@ -20,7 +20,7 @@ use super::{
     BackendChoice, KvmInstance, Obstacle,
     catalogue::{CHANGE_PTE, GET_TASK_MM, HOOKS},
     constants::{self, Constants},
-    host,
+    holder, host,
     ladder::{self, Ladder},
     misses::Probes,
     object::{self, LoadedObject, Setup},
@@ -180,10 +180,10 @@ impl Live {
     pub fn identify_new_vms(&mut self) -> Result<()> {
         for (slot, holder) in self.slots.used() {
             if self.identities.get(&slot).is_none_or(|known| known.pid != holder.tgid) {
-                self.identities.insert(slot, identify(&holder));
+                self.identities.insert(slot, holder::identify(&holder));
             }
             if let Some(identity) = self.identities.get_mut(&slot) {
-                recount(identity, &holder);
+                holder::recount(identity, &holder);
             }
         }
         Ok(())
@@ -279,11 +279,12 @@ impl Live {
     /// Whether the last VM of a process has ended.
     fn has_ended(&self, slot: u32, holder: &VmSlot) -> Result<bool> {
         if holder.ended_ns == 0 {
-            return Ok(!is_running(holder));
+            return Ok(!holder::is_running(holder));
         }
         // Of several VMs that ran before the tracer only one was counted: the process knows better.
-        let has_vms =
-            || is_running(holder) && vm::count_vms(Path::new("/proc"), holder.tgid).is_ok_and(|n| n > 0);
+        let has_vms = || {
+            holder::is_running(holder) && vm::count_vms(Path::new("/proc"), holder.tgid).is_ok_and(|n| n > 0)
+        };
         Ok(!read::is_registered(&self.object.ebpf, slot, holder)? || !has_vms())
     }
 
@@ -356,40 +357,9 @@ impl Live {
     }
 }
 
-/// Who the process of a VM is; one that is gone has only its id.
-fn identify(holder: &VmSlot) -> VmIdentity {
-    let pid = holder.tgid;
-    let gone =
-        || VmIdentity { name: format!("pid-{pid}"), pid, vmm: "unknown".to_owned(), ..VmIdentity::default() };
-    // Asked afterwards: a process that still runs then is the one that was looked at.
-    let found = vm::identify(Path::new("/proc"), pid).ok();
-    found.filter(|_| is_running(holder)).unwrap_or_else(gone)
-}
-
-/// Whether the process of a VM still runs: one with its id that started at another time is another.
-fn is_running(holder: &VmSlot) -> bool {
-    /// `USER_HZ` is 100 wherever KVM runs.
-    const NS_PER_TICK: u64 = 10_000_000;
-    if holder.tgid == 0 {
-        return true;
-    }
-    let started = vm::start_time_ticks(Path::new("/proc"), holder.tgid);
-    started.is_ok_and(|ticks| holder.born_ns == 0 || ticks == holder.born_ns / NS_PER_TICK)
-}
-
 fn add(total: &mut BTreeMap<u16, u64>, part: &BTreeMap<u16, u64>) {
     for (&bucket, &n) in part {
         *total.entry(bucket).or_insert(0) += n;
-    }
-}
-
-/// Notes how many VMs the process has, unless it is known to have had one only. Its descriptors show a
-/// VM a moment after the kernel side, which in turn counts those from before the tracer as one.
-fn recount(identity: &mut VmIdentity, holder: &VmSlot) {
-    let begun = u32::try_from(holder.n_vms).unwrap_or(0);
-    if holder.ended_ns == 0 && (identity.n_vms != 1 || begun > 1) {
-        let found = vm::count_vms(Path::new("/proc"), identity.pid).unwrap_or(0);
-        identity.n_vms = identity.n_vms.max(found).max(begun);
     }
 }
 

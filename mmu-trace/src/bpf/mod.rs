@@ -4,13 +4,14 @@
 //! - `constants`: what the object is told of this kernel;
 //! - `object`, `side`, `sys`: loading, through aya and beside it;
 //! - `ladder`: attaching;
-//! - `read`, `slots`, `misses`: maps and the kernel's own counts to model;
+//! - `read`, `slots`, `holder`, `misses`: maps and the kernel's own counts to model;
 //! - [`Live`]: all of it together.
 
 mod catalogue;
 mod constants;
 #[cfg(test)]
 mod driver;
+mod holder;
 mod host;
 mod ladder;
 mod live;

@@ -4,7 +4,8 @@ use mmu_trace_ebpf::abi::{arg, offset, value};
 
 use super::{
     CHANGE_PTE_CALL, COW, HookSpec, INVALIDATE_RANGE_END, INVALIDATE_RANGE_START, KSM_BREAK, KSM_MERGE,
-    KSM_WRITE_PROTECT, KVM_CHANGE_PTE, NUMA_SCAN, Required, VM_CREATE, VM_DESTROY, When, programs,
+    KSM_WRITE_PROTECT, KVM_CHANGE_PTE, NUMA_SCAN, PAGE_FAULT, Required, VM_CREATE, VM_DESTROY, When,
+    programs,
 };
 
 /// What enters for every guest fault.
@@ -115,15 +116,4 @@ const PAGE_FAULT_GFN: HookSpec = HookSpec {
     when: When::Always,
     required: Required::Yes,
     without: "no refaults: the pages of guest faults are unknown",
-};
-
-const PAGE_FAULT: HookSpec = HookSpec {
-    name: "page_fault",
-    symbols: &[FAULT_HANDLER],
-    in_kvm: true,
-    entry: programs("fe_fault", "kp_fault"),
-    exit: programs("fx_fault", "kr_fault"),
-    when: When::Always,
-    required: Required::Yes,
-    without: "no guest faults and no refaults",
 };

@@ -196,6 +196,17 @@ const VM_DESTROY: HookSpec = HookSpec {
     without: "ended VMs are noticed by their process alone",
 };
 
+const PAGE_FAULT: HookSpec = HookSpec {
+    name: "page_fault",
+    symbols: &[FAULT_HANDLER],
+    in_kvm: true,
+    entry: programs("fe_fault", "kp_fault"),
+    exit: programs("fx_fault", "kr_fault"),
+    when: When::Always,
+    required: Required::Yes,
+    without: "no guest faults and no refaults",
+};
+
 /// Functions that call the notifier, and what their calls mean. Static functions may be inlined
 /// into a caller on some builds, so one cause has several names.
 pub(super) const CALLERS: &[(&str, Cause)] = &[

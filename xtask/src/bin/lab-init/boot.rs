@@ -15,7 +15,7 @@ use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
-use crate::{ksm, life, metrics, network, oracle, process, race, results, storm};
+use crate::{ksm, life, lone, metrics, network, oracle, process, race, results, storm};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const DAEMON_START: Duration = Duration::from_secs(90);
@@ -117,6 +117,8 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         steps.push(process::run("record (sleepers)", &mut mmu_trace(&inner))?);
         let inner = ["record", "--backend", "kprobe", "-o", "/out/crowd.mmt", "--", "/init", "crowd"];
         steps.push(process::run("record (crowd)", &mut mmu_trace(&inner))?);
+        eprintln!("lab: lone page");
+        lone::run()?;
     }
     if options.control {
         let inner = ["record", "-o", "/out/control.mmt", "--", "/init", "workload", "--control"];

@@ -14,6 +14,7 @@ mod crowd;
 mod guest;
 mod ksm;
 mod life;
+mod lone;
 mod metrics;
 mod network;
 mod oracle;

@@ -174,6 +174,7 @@ impl Machine {
         match command {
             "fill" => self.data()?.fill(byte()?),
             "host-write" => self.data()?.write_each(byte()?),
+            "host-write-first" => self.data()?.part(0, 1).write_each(byte()?),
             "read" => self.vm()?.touch_all(Access::Read, 0)?,
             "read-first" => self.vm()?.touch(Access::Read, number()?, 0)?,
             "write" => self.vm()?.touch_all(Access::Write, byte()?)?,

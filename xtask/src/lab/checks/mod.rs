@@ -5,6 +5,7 @@ mod crowd;
 mod daemon;
 pub(super) mod formula;
 mod life;
+mod lone;
 mod refusals;
 mod report;
 pub(super) mod series;
@@ -18,6 +19,7 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use xtask::crowd::Crowd;
+use xtask::lone::Lone;
 use xtask::phase::{PLAN, Run, Step};
 use xtask::refusal::Refusals;
 use xtask::sleepers::Sleepers;
@@ -92,6 +94,8 @@ pub(super) struct Outputs {
     sleepers: Option<(Sleepers, Value)>,
     /// Misses that the kernel counts and the report about them; `None` without the tracer.
     crowd: Option<(Crowd, Value)>,
+    /// `None` without the tracer.
+    lone: Option<Lone>,
     /// `None` where nothing of the kind was tried.
     refusals: Option<Refusals>,
 }
@@ -125,6 +129,7 @@ impl Outputs {
             crowd: with_tracer
                 .then(|| anyhow::Ok((load(&out.join("crowd.json"))?, load(&out.join("crowd-report.json"))?)))
                 .transpose()?,
+            lone: with_tracer.then(|| load(&out.join("lone.json"))).transpose()?,
             refusals: (with_tracer && !short).then(|| load(&out.join("refusals.json"))).transpose()?,
             steps,
         })
@@ -166,6 +171,9 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
     }
     if let Some((crowd, report)) = &outputs.crowd {
         groups.push(Group { name: "crowd".to_owned(), checks: crowd::check(crowd, report) });
+    }
+    if let Some(lone) = &outputs.lone {
+        groups.push(Group { name: "lone page".to_owned(), checks: lone::check(lone) });
     }
     if let Some((run, report)) = &outputs.control {
         groups.extend(control::check(&outputs.run, run, report));
