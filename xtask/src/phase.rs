@@ -36,8 +36,11 @@ pub const CONTROL_VM: Identity = Identity { name: "control", uuid: "11111111-222
 /// The VM that shares a CPU with everything else.
 pub const CROWD_VM: Identity = Identity { name: "crowd", uuid: "11111111-2222-3333-4444-777777777777" };
 
-/// The VM with a page that is alone in its page table.
-pub const LONE_VM: Identity = Identity { name: "lone", uuid: "11111111-2222-3333-4444-888888888888" };
+/// A VM with a page that is alone in its page table, and one with two.
+pub const LONE_VMS: [Identity; 2] = [
+    Identity { name: "lone1", uuid: "11111111-2222-3333-4444-888888888881" },
+    Identity { name: "lone2", uuid: "11111111-2222-3333-4444-888888888882" },
+];
 
 /// An idle VM that runs before the tracer does, and must be found all the same.
 pub const EARLY_VM: Identity = Identity { name: "early", uuid: "66666666-7777-8888-9999-000000000000" };
@@ -92,8 +95,12 @@ const fn counted(name: &'static str, symbols: &'static [&'static str]) -> Counte
     Counted { name, symbols, belongs_to_change_pte: false, only: None }
 }
 
-/// KVM's statistics in debugfs, summed over all VMs. Only the first exists on every kernel.
-pub const KVM_COUNTERS: &[&str] = &["pf_fixed", "pf_taken", "pf_spurious", "pf_emulate", "exits"];
+/// KVM's statistics in debugfs, summed over all VMs, as far as a kernel has them.
+pub const KVM_COUNTERS: &[&str] = &["pf_fixed", "exits", "irq_exits", "halt_exits"];
+
+/// Leaf SPTEs that the TDP MMU has zapped, by its own tracepoint `kvm_tdp_mmu_spte_changed` (from 5.13
+/// on).
+pub const SPTES_ZAPPED: &str = "spte:zapped";
 
 /// Calls of KVM's unmap that the control module had do nothing.
 pub const SUPPRESSED: &str = "control:suppressed";

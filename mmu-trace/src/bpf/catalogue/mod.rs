@@ -50,6 +50,7 @@ pub(super) enum Required {
 }
 
 /// On which kernels a hook is needed, or possible.
+#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "for kernels older than any on arm64"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// On all.

@@ -6,14 +6,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use xtask::arch::Arch;
 use xtask::lone::{Copied, Lone};
-use xtask::phase::LONE_VM;
+use xtask::phase::{Identity, LONE_VMS};
 
 use crate::vmm::Vmm;
 use crate::{metrics, oracle, process};
 
 /// Runs it and writes `lone.json`.
 pub(crate) fn run() -> Result<()> {
-    let copied = [1, 2].into_iter().map(copy_first).collect::<Result<Vec<_>>>()?;
+    let guests = LONE_VMS.into_iter().zip(1..);
+    let copied = guests.map(|(vm, pages)| copy_first(vm, pages)).collect::<Result<Vec<_>>>()?;
     let has_change_pte = oracle::functions()?.contains_key("change_pte");
     let lone = Lone { arch: Arch::OWN, has_change_pte, copied };
     let path = Path::new(process::OUT).join("lone.json");
@@ -21,8 +22,8 @@ pub(crate) fn run() -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn copy_first(pages: usize) -> Result<Copied> {
-    let mut vmm = Vmm::start(LONE_VM)?;
+fn copy_first(vm: Identity, pages: usize) -> Result<Copied> {
+    let mut vmm = Vmm::start(vm)?;
     for command in [&format!("new {pages}"), "fill 1", "read", "fork", "read"] {
         vmm.command(command)?;
     }

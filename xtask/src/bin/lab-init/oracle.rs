@@ -1,5 +1,7 @@
 //! The kernel's own counts, independent of everything the tracer does: hits of tracefs kprobe
-//! events, KVM's statistics in debugfs, KSM's files in sysfs.
+//! events, records of KVM's own tracepoint, its statistics in debugfs, KSM's files in sysfs.
+
+mod zaps;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -7,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::arch::Arch;
-use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, SUPPRESSED};
+use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, SPTES_ZAPPED, SUPPRESSED};
 
 use crate::control;
 
@@ -31,7 +33,8 @@ pub(crate) fn set_up() -> Result<()> {
         append(&tracefs.join("kprobe_events"), &format!("p:lab/{name} {function}\n"))
             .with_context(|| format!("this kernel cannot count calls of {function}"))?;
     }
-    fs::write(tracefs.join("events/lab/enable"), "1").context("cannot enable the kprobe events")
+    fs::write(tracefs.join("events/lab/enable"), "1").context("cannot enable the kprobe events")?;
+    zaps::set_up()
 }
 
 /// Disables and removes the kprobe events.
@@ -42,7 +45,7 @@ pub(crate) fn tear_down() -> Result<()> {
         append(&tracefs.join("kprobe_events"), &format!("-:lab/{name}\n"))
             .with_context(|| format!("cannot remove the kprobe event {name}"))?;
     }
-    Ok(())
+    zaps::tear_down()
 }
 
 /// Counter name to the function that this kernel has for it.
@@ -73,6 +76,9 @@ pub(crate) fn read() -> Result<Reading> {
         if path.exists() {
             counts.insert(format!("kvm:{name}"), number(&path)?);
         }
+    }
+    if let Some(n) = zaps::read()? {
+        counts.insert(SPTES_ZAPPED.to_owned(), n);
     }
     if let Some(n) = control::suppressed()? {
         counts.insert(SUPPRESSED.to_owned(), n);

@@ -10,7 +10,7 @@
 //! and no read after it faults.
 
 use xtask::arch::Arch;
-use xtask::phase::{Counts, Mmu, Phase, PhaseKind, Run};
+use xtask::phase::{Counts, Mmu, Phase, PhaseKind, Run, SPTES_ZAPPED};
 
 use super::Check;
 
@@ -29,6 +29,8 @@ struct Calls {
     unmap: i64,
     /// The part of `unmap` that zapped something, see [`zapped`].
     zapped: i64,
+    /// Leaf SPTEs zapped.
+    sptes: i64,
     faults: i64,
     fixed: i64,
 }
@@ -39,6 +41,7 @@ const NOTHING: Calls = Calls {
     range_start: Some(0),
     unmap: 0,
     zapped: 0,
+    sptes: 0,
     faults: 0,
     fixed: 0,
 };
@@ -58,6 +61,11 @@ pub(super) fn check(run: &Run, phase: &Phase) -> Vec<Check> {
         Check::numbers("page_fault", Some(calls.faults), counted("page_fault")),
         Check::numbers("faults that KVM fixed", Some(calls.fixed), fixed(run, &phase.oracle)),
     ];
+    if run.mmu == Some(Mmu::Tdp) && run.handlers_see_guest_memory_only() {
+        let zapped = phase.oracle.get(SPTES_ZAPPED).copied();
+        checks.push(Check::numbers("kvm_tdp_mmu_spte_changed to nothing", Some(calls.sptes), zapped));
+    }
+    checks.push(exits(run, phase));
     if run.has_change_pte() {
         checks.push(Check::numbers("kvm_set_spte", set_spte, counted("kvm_set_spte")));
         if calls.change_pte.is_some() {
@@ -76,6 +84,19 @@ pub(super) fn check(run: &Run, phase: &Phase) -> Vec<Check> {
         checks.push(Check::numbers("write_protect_page that gave up", allowed, failed));
     }
     checks
+}
+
+/// KVM's exits. On x86-64 each is a fault, an interrupt of the host, or the guest's end of an errand; arm64
+/// does not count interrupts apart.
+fn exits(run: &Run, phase: &Phase) -> Check {
+    let stat = |name: &str| phase.oracle.get(&format!("kvm:{name}")).copied();
+    let (faults, exits) = (phase.calls("page_fault"), stat("exits"));
+    if run.arch == Arch::Arm64 {
+        let enough = exits.zip(faults).is_some_and(|(exits, faults)| exits >= faults);
+        return Check::equal("KVM's exits hold all faults", &true, &enough);
+    }
+    let parts = [faults, stat("irq_exits"), stat("halt_exits")].into_iter().sum();
+    Check::numbers("faults, interrupts and halts = KVM's exits", exits, parts)
 }
 
 /// Brackets in which KVM zapped something. On x86-64 it flushes once for each, which the kernel counts for
@@ -204,8 +225,15 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
     // Each copy of a page is one call in one bracket, whoever's page it is.
     let copies = if run.has_change_pte() { phase.calls(CHANGE_PTE).or(Some(UNKNOWN)) } else { None };
     let read = Calls { faults: n, fixed: n, ..NOTHING };
-    let copied =
-        Calls { change_pte: Some(n), set_spte: n, range_start: Some(n), unmap: n, zapped: n, ..NOTHING };
+    let copied = Calls {
+        change_pte: Some(n),
+        set_spte: n,
+        range_start: Some(n),
+        unmap: n,
+        zapped: n,
+        sptes: n,
+        ..NOTHING
+    };
     let read_writable = Calls { faults: faults_on_writable(run), fixed: faults_on_writable(run), ..NOTHING };
     let calls = match phase.kind {
         PhaseKind::ReadAfterMerge
@@ -231,6 +259,7 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
                 range_start: Some(brackets),
                 unmap: brackets,
                 zapped: if run.installs() { brackets } else { n },
+                sptes: n,
                 ..NOTHING
             }
         }
@@ -238,19 +267,21 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
         PhaseKind::GuestWrite | PhaseKind::ZeroPageWrite => Calls { faults: 2 * n, fixed: n, ..copied },
         PhaseKind::HostWriteMapped | PhaseKind::UnmergeRun | PhaseKind::UnmergeMadvise => copied,
         PhaseKind::HostWriteUnmapped if run.installs() => copied,
-        PhaseKind::HostWriteUnmapped => Calls { zapped: 0, ..copied },
+        PhaseKind::HostWriteUnmapped => Calls { zapped: 0, sptes: 0, ..copied },
         PhaseKind::OutsideMerge => {
             Calls { change_pte: Some(merge(m)), range_start: Some(merge(m)), ..NOTHING }
         }
         PhaseKind::OutsideWrite => Calls { change_pte: Some(m), range_start: Some(m), ..NOTHING },
         // One bracket for each VMA of the VMM that can be copied on write; one of them is the guest's.
-        PhaseKind::Fork => Calls { change_pte: None, range_start: None, unmap: 1, zapped: 1, ..NOTHING },
+        PhaseKind::Fork => {
+            Calls { change_pte: None, range_start: None, unmap: 1, zapped: 1, sptes: n, ..NOTHING }
+        }
         // The VMM still copies pages of its own that it shares with its child.
         PhaseKind::ReadAfterFork => Calls { change_pte: None, range_start: copies, ..read },
         PhaseKind::HostWriteAfterFork => Calls { change_pte: None, range_start: copies, ..copied },
         // Away and back: the second call finds nothing mapped.
-        PhaseKind::Protect => Calls { range_start: Some(2), unmap: 2, zapped: 1, ..NOTHING },
-        PhaseKind::Discard => Calls { range_start: Some(1), unmap: 1, zapped: 1, ..NOTHING },
+        PhaseKind::Protect => Calls { range_start: Some(2), unmap: 2, zapped: 1, sptes: n, ..NOTHING },
+        PhaseKind::Discard => Calls { range_start: Some(1), unmap: 1, zapped: 1, sptes: n, ..NOTHING },
         PhaseKind::LiveMerge => return None,
     };
     Some(calls)
@@ -283,10 +314,15 @@ pub(in crate::lab) mod tests {
     /// A phase in which only `moved` moved.
     pub(in crate::lab) fn phase(kind: PhaseKind, moved: &[(&str, i64)]) -> Phase {
         let mut oracle: Counts = Counted::on(Arch::Amd64).map(|c| (format!("calls:{}", c.name), 0)).collect();
-        for name in ["kvm:pf_fixed", "ksm:pages_shared", "ksm:pages_sharing"] {
+        for name in
+            ["kvm:pf_fixed", "kvm:irq_exits", "kvm:halt_exits", "ksm:pages_shared", "ksm:pages_sharing"]
+        {
             oracle.insert(name.into(), 0);
         }
+        let takes_all_away = [PhaseKind::Merge, PhaseKind::GuestWrite, PhaseKind::Discard].contains(&kind);
+        oracle.insert(SPTES_ZAPPED.into(), if takes_all_away { 8 } else { 0 });
         oracle.extend(moved.iter().map(|(name, value)| ((*name).to_owned(), *value)));
+        oracle.insert("kvm:exits".into(), oracle["calls:page_fault"]);
         Phase { kind, seconds: 1.0, oracle, daemon: None }
     }
 
@@ -364,7 +400,7 @@ pub(in crate::lab) mod tests {
         let mut phase = phase(PhaseKind::ReadAfterGuestWrite, &[]);
         assert!(failures(phase.clone()).is_empty());
         phase.oracle.remove("calls:page_fault");
-        assert_eq!(failures(phase), ["page_fault"]);
+        assert_eq!(failures(phase), ["page_fault", "faults, interrupts and halts = KVM's exits"]);
     }
 
     #[test]
@@ -392,5 +428,8 @@ pub(in crate::lab) mod tests {
         assert!(failures(phase(PhaseKind::GuestWrite, &moved)).is_empty());
         moved[0].1 = 8;
         assert_eq!(failures(phase(PhaseKind::GuestWrite, &moved)), ["page_fault"]);
+        let mut phase = phase(PhaseKind::GuestWrite, &moved);
+        phase.oracle.insert("calls:page_fault".into(), 16);
+        assert_eq!(failures(phase), ["faults, interrupts and halts = KVM's exits"]);
     }
 }
