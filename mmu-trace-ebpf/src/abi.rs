@@ -9,6 +9,10 @@ pub const ABI_VERSION: u32 = 2;
 
 /// The slot that counts what belongs to no known VM.
 pub const UNATTRIBUTED: u32 = 0;
+/// The slot of all VMs that found no slot of their own.
+pub const OTHER: u32 = 1;
+/// The first slot that belongs to one address space.
+pub const FIRST_SLOT: u32 = 2;
 
 /// An offset, argument or value that this kernel does not have.
 pub const MISSING: u32 = u32::MAX;
@@ -35,6 +39,8 @@ pub mod len {
 
     /// Indexed by [`Cause`].
     pub const CAUSES: usize = 32;
+    /// Indexed by `Cause::of_change_pte`.
+    pub const CHANGE_PTE_CAUSES: usize = 8;
     /// Indexed by [`Outcome`].
     pub const OUTCOMES: usize = 8;
     /// Indexed by [`FaultResult`].
@@ -43,6 +49,7 @@ pub mod len {
     pub const BUCKETS: usize = 128;
 
     const _: () = assert!(Cause::COUNT <= CAUSES && Outcome::COUNT <= OUTCOMES);
+    const _: () = assert!(Cause::N_OF_CHANGE_PTE <= CHANGE_PTE_CAUSES);
     const _: () = assert!(FaultResult::COUNT <= RESULTS && crate::histogram::N_BUCKETS <= BUCKETS);
 }
 
@@ -62,11 +69,11 @@ wire! {
 
 wire! {
     /// All counters of one VM on one CPU (map `VM_STATS`, indexed by slot).
-    pub struct VmStats = 8 * (len::CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 10) + 32 * len::CAUSES; {
+    pub struct VmStats = 8 * (len::CHANGE_PTE_CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 10) + 32 * len::CAUSES; {
         /// `change_pte` calls by cause and outcome.
-        pub change_pte: [[u64; len::OUTCOMES]; len::CAUSES],
+        pub change_pte: [[u64; len::OUTCOMES]; len::CHANGE_PTE_CAUSES],
         /// `change_pte` calls that these brackets imply, whether or not the kernel has the callback.
-        pub would_be: [u64; len::CAUSES],
+        pub would_be: [u64; len::CHANGE_PTE_CAUSES],
         /// Refaults by the cause of the zap.
         pub refaults: [RefaultStats; len::CAUSES],
         /// Finished guest faults by result.

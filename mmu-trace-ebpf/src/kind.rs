@@ -106,6 +106,19 @@ kinds! {
     }
 }
 
+impl Cause {
+    /// How many causes call `change_pte`; they come first.
+    pub const N_OF_CHANGE_PTE: usize = Self::Migrate as usize + 1;
+
+    /// The cause `raw` of a `change_pte` call as an index below [`Self::N_OF_CHANGE_PTE`]; callers that
+    /// are not known to call it count as `other`.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_change_pte(raw: u8) -> usize {
+        if usize::from(raw) < Self::N_OF_CHANGE_PTE { usize::from(raw) } else { Self::Other as usize }
+    }
+}
+
 kinds! {
     /// Whose task ran the operation.
     Initiator {
@@ -219,6 +232,15 @@ kinds! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_of_change_pte_come_first() {
+        assert_eq!(Cause::of_change_pte(Cause::CowHost as u8), Cause::CowHost as usize);
+        for cause in [Cause::Fork, Cause::DirtyTracking, Cause::Other] {
+            assert_eq!(Cause::of_change_pte(cause as u8), 0);
+        }
+        assert_eq!(Cause::of_change_pte(255), 0);
+    }
 
     #[test]
     fn conversions_are_inverse_and_unknown_is_none() {

@@ -41,16 +41,16 @@ pub(super) static PAGES: LruHashMap<PageKey, PageRecord> = LruHashMap::with_max_
 pub(super) static BULK_RANGES: Array<BulkRanges> = Array::with_max_entries(256, 0);
 
 /// Address space to VM slot. Written by probes at registration; removed by userspace when it frees
-/// the slot. As large as `VM_SLOTS`.
+/// the slot. Larger than `VM_SLOTS`, for those that share the slot `OTHER`. Full: `UNATTRIBUTED`.
 #[map]
-pub(super) static VMS: HashMap<u64, u32> = HashMap::with_max_entries(256, 0);
+pub(super) static VMS: HashMap<u64, u32> = HashMap::with_max_entries(16_384, 0);
 
-/// VM slot to who holds it; slot 0 is `UNATTRIBUTED` and never held. Sized by userspace, which has it
-/// mapped.
+/// VM slot to who holds it; the slots below `FIRST_SLOT` are never held. Sized by userspace, which has
+/// it mapped.
 #[map]
 pub(super) static VM_SLOTS: Array<VmSlot> = Array::with_max_entries(256, BPF_F_MMAPABLE);
 
-/// Free slots, filled by userspace. Empty: the VM is counted as unattributed, `Gap::VmsFull`.
+/// Free slots, filled by userspace. Empty: the VM shares the slot `OTHER`, `Gap::VmsFull`.
 #[map]
 pub(super) static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(256, 0);
 

@@ -7,7 +7,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, UNATTRIBUTED, VmSlot, event_kind, mmu, offset},
+    abi::{Event, FIRST_SLOT, OTHER, UNATTRIBUTED, VmSlot, event_kind, mmu, offset},
     kind::Gap,
 };
 
@@ -32,12 +32,12 @@ pub(super) fn slot_or_register(mm: u64, kvm: u64) -> u32 {
     if slot != UNATTRIBUTED { slot } else { register(mm, kvm, read::mm_process(mm)) }
 }
 
-/// Gives an address space a slot.
+/// Gives an address space a slot; all for which there is none share one.
 #[inline(always)]
 pub(super) fn register(mm: u64, kvm: u64, process: Process) -> u32 {
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         count(Gap::VmsFull);
-        return UNATTRIBUTED;
+        return if VMS.insert(mm, OTHER, NO_EXIST).is_ok() { OTHER } else { slot_of(mm) };
     };
     // SAFETY: no preconditions.
     let created_ns = unsafe { bpf_ktime_get_ns() };
@@ -66,6 +66,9 @@ pub(super) fn start(mm: u64, kvm: u64, process: Process) {
         register(mm, kvm, process);
         return;
     }
+    if slot == OTHER {
+        return;
+    }
     let Some(holder) = VM_SLOTS.get_ptr_mut(slot) else { return };
     // SAFETY: slots are plain values; userspace frees one only after its VM ended.
     let holder = unsafe { &mut *holder };
@@ -91,7 +94,7 @@ pub(super) fn start(mm: u64, kvm: u64, process: Process) {
 /// A vCPU thread faults for the first time: by now KVM has made its choices for this VM.
 #[inline(always)]
 pub(super) fn note_kvm(slot: u32, kvm: u64) -> Option<()> {
-    if slot == UNATTRIBUTED {
+    if slot < FIRST_SLOT {
         return None;
     }
     let holder = VM_SLOTS.get_ptr_mut(slot)?;
@@ -108,7 +111,11 @@ pub(super) fn note_kvm(slot: u32, kvm: u64) -> Option<()> {
 #[inline(always)]
 pub(super) fn end(mm: u64) {
     let slot = slot_of(mm);
-    if slot == UNATTRIBUTED {
+    if slot == OTHER {
+        // If the process has more of them, the next one that KVM names is registered anew.
+        let _ = VMS.remove(mm);
+    }
+    if slot < FIRST_SLOT {
         return;
     }
     let Some(holder) = VM_SLOTS.get_ptr_mut(slot) else { return };

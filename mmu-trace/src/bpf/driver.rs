@@ -7,7 +7,10 @@
 
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use mmu_trace_ebpf::{
-    abi::{CallerRange, N_CALLERS, arg, driver_op as op, function, offset, value},
+    abi::{
+        CallerRange, FIRST_SLOT, N_CALLERS, OTHER, UNATTRIBUTED, arg, driver_op as op, function, offset,
+        value,
+    },
     decide::scope,
     kind::{Cause, FaultResult, Gap, Initiator, Outcome},
     task::access,
@@ -61,7 +64,7 @@ impl Driver {
             args: [u32::MAX; arg::COUNT],
             functions: [0; function::COUNT],
         };
-        let setup = Setup { recording: false, vm_histograms: true, n_slots: 4 };
+        let setup = Setup { recording: false, vm_histograms: true, n_slots: FIRST_SLOT + 3 };
         let mut object = object::load(&constants, &callers(), setup)?;
         read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
         program(&mut object)?.load()?;
@@ -349,6 +352,31 @@ fn a_return_that_was_missed_shows_when_the_task_exits() {
     driver.run(&[op::SCOPE, u64::from(scope::KSM_BREAK), 1]);
     driver.run(&[op::TASK_EXIT]);
     assert_eq!((driver.gap(Gap::MissedFaultReturn), driver.gap(Gap::MissedKsmReturn)), (1, 1));
+}
+
+#[test]
+fn vms_without_a_slot_of_their_own_are_counted_together() {
+    let mut driver = driver_or_skip!();
+    let mm = |n: u64| MM + 0x1000 * n;
+    for n in 1..5 {
+        driver.run(&[op::VM_START, mm(n), KVM, n + 1]);
+    }
+    assert_eq!((driver.slots.used().len(), driver.gap(Gap::VmsFull)), (3, 2));
+    for n in 1..5 {
+        driver.run(&[op::RANGE_START, mm(n), 0x1000, 0x2000, 0x100, caller(Cause::Fork)]);
+        driver.run(&[op::RANGE_END, mm(n), 0x1000]);
+    }
+    let ranges = |driver: &Driver, slot: u32| -> u64 {
+        let rows = read::invalidations(&driver.object.ebpf).expect("rows");
+        rows.iter().filter(|row| row.slot == slot).map(|row| row.ranges).sum()
+    };
+    assert_eq!((ranges(&driver, OTHER), ranges(&driver, UNATTRIBUTED)), (2, 0));
+
+    // One of them ends; what its process does then is no VM's.
+    driver.run(&[op::VM_END, mm(4)]);
+    driver.run(&[op::RANGE_START, mm(4), 0x1000, 0x2000, 0x100, caller(Cause::Fork)]);
+    driver.run(&[op::RANGE_END, mm(4), 0x1000]);
+    assert_eq!((ranges(&driver, OTHER), ranges(&driver, UNATTRIBUTED)), (2, 1));
 }
 
 #[test]

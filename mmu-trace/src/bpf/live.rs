@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use mmu_trace_ebpf::{
-    abi::{self, Event, UNATTRIBUTED, VmSlot},
+    abi::{self, Event, FIRST_SLOT, OTHER, UNATTRIBUTED, VmSlot},
     kind::{Cause, Gap},
 };
 use zerocopy::FromBytes;
@@ -49,7 +49,7 @@ pub struct Options {
     pub recording: bool,
     /// Whether each VM has its own histograms.
     pub vm_histograms: bool,
-    /// Most VMs told apart at a time; the rest is unattributed, and counted.
+    /// Most VMs told apart at a time; the rest is counted together.
     pub max_vms: u32,
 }
 
@@ -99,7 +99,7 @@ impl Live {
         let setup = Setup {
             recording: options.recording,
             vm_histograms: options.vm_histograms,
-            n_slots: options.max_vms + 1,
+            n_slots: options.max_vms + FIRST_SLOT,
         };
         let mut object = object::load(&constants, &callers, setup)?;
         read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
@@ -230,6 +230,7 @@ impl Live {
             vm.identity = identity;
         }
         let unattributed = self.counters(UNATTRIBUTED, rows.remove(&UNATTRIBUTED).unwrap_or_default())?;
+        vms.extend(self.other(rows.remove(&OTHER).unwrap_or_default())?);
         Ok(Snapshot {
             host: self.host.clone(),
             window: self.window(),
@@ -274,6 +275,18 @@ impl Live {
             counters: self.counters(slot, rows)?,
             histograms,
         })
+    }
+
+    /// All VMs without a slot of their own as one, if there are any.
+    fn other(&self, rows: Vec<InvalidationRow>) -> Result<Option<Vm>> {
+        let counters = self.counters(OTHER, rows)?;
+        if counters.is_empty() {
+            return Ok(None);
+        }
+        let histograms =
+            if self.options.vm_histograms { Some(read::histograms(&self.object.ebpf, OTHER)?) } else { None };
+        let identity = VmIdentity { name: vm::OTHER.to_owned(), ..VmIdentity::default() };
+        Ok(Some(Vm { identity, mmu: None, alive: true, counters, histograms }))
     }
 
     /// Whether the last VM of a process has ended.

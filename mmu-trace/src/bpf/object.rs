@@ -29,7 +29,7 @@ pub(super) struct Setup {
     pub recording: bool,
     /// Whether each VM has its own histograms.
     pub vm_histograms: bool,
-    /// Number of VM slots, the unattributed one included.
+    /// Number of VM slots, those included that belong to no VM alone.
     pub n_slots: u32,
 }
 
@@ -73,10 +73,9 @@ pub(super) fn load(
     Ok(LoadedObject { ebpf, side })
 }
 
-fn map_sizes(setup: Setup) -> [(&'static str, u32); 7] {
+fn map_sizes(setup: Setup) -> [(&'static str, u32); 6] {
     [
         ("VM_SLOTS", setup.n_slots),
-        ("VMS", setup.n_slots),
         ("FREE_SLOTS", setup.n_slots),
         ("VM_STATS", setup.n_slots),
         ("BULK_RANGES", setup.n_slots),

@@ -9,8 +9,8 @@ use aya::{
 };
 use mmu_trace_ebpf::{
     abi::{
-        BulkRanges, InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord, VmHistograms, VmSlot,
-        VmStats, len,
+        BulkRanges, FIRST_SLOT, InvalidationKey as WireKey, InvalidationStats, PageKey, PageRecord,
+        VmHistograms, VmSlot, VmStats, len,
     },
     kind::{Cause, FaultResult, Gap, Initiator, Outcome},
     page,
@@ -28,10 +28,10 @@ const RANGES: usize = size_of::<BulkRanges>();
 const PAGE_KEY: usize = size_of::<PageKey>();
 const PAGE: usize = size_of::<PageRecord>();
 
-/// Puts every slot but the unattributed one into the queue of free slots.
+/// Puts every slot that a VM may have to itself into the queue of free slots.
 pub(super) fn fill_free_slots(ebpf: &mut Ebpf, n_slots: u32) -> Result<()> {
     let mut queue: Queue<_, u32> = Queue::try_from(ebpf.map_mut("FREE_SLOTS").context("no map FREE_SLOTS")?)?;
-    for slot in 1..n_slots {
+    for slot in FIRST_SLOT..n_slots {
         queue.push(slot, 0)?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use aya::{Ebpf, maps::Map};
-use mmu_trace_ebpf::abi::{UNATTRIBUTED, VmSlot};
+use mmu_trace_ebpf::abi::{FIRST_SLOT, VmSlot};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Words of one slot; the kernel puts the values of an array one behind the other.
@@ -51,7 +51,7 @@ impl SlotTable {
 
     /// The slots in use, with their numbers.
     pub(super) fn used(&self) -> Vec<(u32, VmSlot)> {
-        let all = (UNATTRIBUTED + 1..self.n_slots).map(|slot| (slot, self.read(slot)));
+        let all = (FIRST_SLOT..self.n_slots).map(|slot| (slot, self.read(slot)));
         all.filter(|(_, holder)| holder.mm != 0).collect()
     }
 

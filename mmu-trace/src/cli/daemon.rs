@@ -27,8 +27,9 @@ pub struct DaemonArgs {
     /// How to attach to kernel functions.
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
-    /// Most VMs told apart at a time; the rest counts as unattributed.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Most VMs told apart at a time; the rest is counted as one, called other. Each takes 1.7 KiB of
+    /// kernel memory per CPU.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub max_vms: u32,
 }
 

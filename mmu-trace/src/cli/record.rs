@@ -27,7 +27,7 @@ use crate::{
 /// How often the ring buffer is emptied; it holds a second of the busiest merge.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// VMs that may come while recording and still be told apart: as many as there are, and these.
-/// Each costs 6.5 KiB of kernel memory per CPU.
+/// Each costs 4.7 KiB of kernel memory per CPU.
 const MORE_VMS: u32 = 64;
 
 /// Arguments of `record`.

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     model::{Counters, Figure, Refaults, Snapshot, Vm},
     report::UNATTRIBUTED,
+    vm::OTHER,
 };
 
 /// Causes that lead to `change_pte`: their series exist from the start. All others are `other`.
@@ -42,6 +43,9 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot) {
 
 fn add_info(exposition: &mut Exposition, vm: &Vm) {
     let id = &vm.identity;
+    if id.name == OTHER {
+        return;
+    }
     let pid = if id.pid == 0 { String::new() } else { id.pid.to_string() };
     let uuid = id.uuid.as_deref().unwrap_or_default();
     let cgroup = id.cgroup.as_deref().unwrap_or_default();

@@ -66,15 +66,21 @@ fn controllers_and_path(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((fields.next()?, fields.next()?))
 }
 
+/// The name of all VMs together that are not told apart.
+pub const OTHER: &str = "other";
+
+/// Names that stand for something else.
+const RESERVED: [&str; 2] = [OTHER, crate::report::UNATTRIBUTED];
+
 /// Tells VMs with equal names apart: by the start of their UUID, else (or if that is equal too) by
-/// their pid.
+/// their pid. So it does with one whose name stands for something else.
 pub fn disambiguate(identities: &mut [VmIdentity]) {
     rename_twins(identities, |id| id.uuid.as_ref().map(|uuid| uuid.chars().take(UUID_PREFIX).collect()));
     rename_twins(identities, |_| None);
 }
 
 fn rename_twins(identities: &mut [VmIdentity], suffix: impl Fn(&VmIdentity) -> Option<String>) {
-    let mut n_by_name: BTreeMap<String, usize> = BTreeMap::new();
+    let mut n_by_name: BTreeMap<String, usize> = RESERVED.map(|name| (name.to_owned(), 1)).into();
     for id in identities.iter() {
         *n_by_name.entry(id.name.clone()).or_default() += 1;
     }
@@ -102,10 +108,14 @@ mod tests {
             vm("c", Some("33333333-x"), 5),
             vm("d", Some("44444444-x"), 6),
             vm("d", Some("44444444-x"), 7),
+            vm("other", None, 8),
         ];
         disambiguate(&mut vms);
         let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
-        assert_eq!(names, ["a-11111111", "a-22222222", "b-3", "b-4", "c", "d-44444444-6", "d-44444444-7"]);
+        assert_eq!(
+            names,
+            ["a-11111111", "a-22222222", "b-3", "b-4", "c", "d-44444444-6", "d-44444444-7", "other-8"]
+        );
     }
 
     #[test]

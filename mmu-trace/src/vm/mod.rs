@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use descriptors::count_vms;
-pub use identity::{disambiguate, identify};
+pub use identity::{OTHER, disambiguate, identify};
 pub use proc::{ProcError, start_time_ticks};
 pub use untrusted::{MAX_NAME_BYTES, clean};
 

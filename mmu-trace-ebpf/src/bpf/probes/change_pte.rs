@@ -15,7 +15,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function, value},
     decide::{self, bracket_flags, call_flags},
-    kind::{Gap, Initiator, Outcome},
+    kind::{Cause, Gap, Initiator, Outcome},
     task::{ChangePte, TaskState},
 };
 
@@ -126,7 +126,7 @@ fn unbracketed(mm: u64, cause: u8) -> Option<()> {
 
 #[inline(always)]
 fn count_call(stats: &mut VmStats, cause: u8, outcome: u8) -> Option<()> {
-    let outcomes = element(&mut stats.change_pte, cause as usize);
+    let outcomes = element(&mut stats.change_pte, Cause::of_change_pte(cause));
     add(element(outcomes, outcome as usize), 1);
     Some(())
 }

@@ -12,7 +12,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
-        BulkRange, Event, InvalidationKey, InvalidationStats, N_BULK, PageKey, UNATTRIBUTED, arg,
+        BulkRange, Event, FIRST_SLOT, InvalidationKey, InvalidationStats, N_BULK, OTHER, PageKey, arg,
         event_flags, event_kind, function, offset, value,
     },
     decide::{self, bracket_flags},
@@ -215,7 +215,7 @@ fn note_pages(bracket: &Bracket, now: u64) {
     }
 }
 
-/// Remembers a large range. Those of unknown VMs would mix: they share a slot.
+/// Remembers a large range. Those of VMs without a slot of their own would mix.
 ///
 /// Where only a zap tells that there was guest memory in it, it may have been about pages that the
 /// guest had not mapped. If they were taken away, that is worth an entry, but none of another's.
@@ -223,7 +223,13 @@ fn note_pages(bracket: &Bracket, now: u64) {
 fn note_range(bracket: &Bracket, zapped: bool, now: u64) {
     let hit = zapped || bracket.flags & bracket_flags::HIT != 0;
     let may_discard = config::value(value::HANDLERS_BY_HVA) == 1 && page::discards(bracket.cause);
-    if bracket.slot == UNATTRIBUTED || !(hit || may_discard) {
+    if !(hit || may_discard) {
+        return;
+    }
+    if bracket.slot < FIRST_SLOT {
+        if bracket.slot == OTHER && zapped {
+            count(Gap::RangeForgotten);
+        }
         return;
     }
     let Some(bulk) = BULK_RANGES.get_ptr_mut(bracket.slot) else { return };
@@ -254,7 +260,7 @@ fn note_totals(bracket: &Bracket) {
         return;
     }
     let Some(stats) = maps::stats(bracket.slot) else { return };
-    add(element(&mut stats.would_be, bracket.cause as usize), 1);
+    add(element(&mut stats.would_be, Cause::of_change_pte(bracket.cause)), 1);
     if bracket.cause == Cause::KsmUnmerge as u8 {
         add(&mut stats.ksm_unmerges, 1);
     } else if bracket.flags & bracket_flags::KSM_PAGE != 0 {
