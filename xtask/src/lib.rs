@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod crowd;
+pub mod guests;
 pub mod life;
 pub mod lone;
 pub mod phase;

@@ -71,6 +71,26 @@ impl Emulator {
         command
     }
 
+    /// What it takes to run it elsewhere, by the path that each file is wanted at: the program, the
+    /// libraries that it is linked with here, and the firmware of a machine without a BIOS's devices.
+    pub(super) fn files(&self) -> Result<Vec<(String, PathBuf)>> {
+        const FIRMWARE: [&str; 4] = ["bios-microvm.bin", "qboot.rom", "linuxboot_dma.bin", "pvh.bin"];
+        let program = tools::find(&self.program.to_string_lossy()).unwrap_or_else(|| self.program.clone());
+        let mut files = vec![("qemu/bin/qemu-system-x86_64".to_owned(), program.clone())];
+        files.extend(
+            libraries(&program)?
+                .into_iter()
+                .map(|path| (path.to_string_lossy().trim_start_matches('/').to_owned(), path)),
+        );
+        let default = ["/usr/share/seabios", "/usr/share/qemu"].map(PathBuf::from).to_vec();
+        let folders = if self.firmware.is_empty() { &default } else { &self.firmware };
+        for name in FIRMWARE {
+            let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
+            files.extend(found.map(|path| (format!("qemu/firmware/{name}"), path)));
+        }
+        Ok(files)
+    }
+
     fn major(&self) -> Result<u32> {
         let output = Command::new(&self.program).arg("--version").output();
         let output = output.with_context(|| format!("cannot run {}", self.program.display()))?;
@@ -80,6 +100,18 @@ impl Emulator {
             format!("{} does not tell its version: {text}{errors}", self.program.display())
         })
     }
+}
+
+/// The shared libraries of a program, the loader among them.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("cannot run ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && !text.contains("not found"),
+        "{} lacks libraries: {text}",
+        program.display()
+    );
+    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
 /// The first number after `version` in what `--version` prints.

@@ -1,5 +1,9 @@
 //! The initramfs: a cpio archive in the `newc` format, written without root or external tools.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result};
 use xtask::arch::Arch;
 
@@ -20,6 +24,8 @@ pub(super) struct Parts<'p> {
     pub(super) with_tracer: bool,
     /// The module of the positive control.
     pub(super) control: Option<Vec<u8>>,
+    /// The emulator for guests of the lab, by the path that each file is wanted at.
+    pub(super) emulator: Vec<(String, PathBuf)>,
 }
 
 /// The whole image.
@@ -42,7 +48,34 @@ pub(super) fn build(kernel: &Kernel, arch: Arch, parts: &Parts) -> Result<Vec<u8
         names += &format!("{name}\n");
     }
     cpio.entry("modules/order", S_IFREG | 0o644, names.as_bytes())?;
+    if !parts.emulator.is_empty() {
+        add_guests(&mut cpio, kernel, parts)?;
+    }
     cpio.finish()
+}
+
+/// The emulator, the same kernel, and an image for the guests with nothing in it but the program that is
+/// process 1 here as well.
+fn add_guests(cpio: &mut Cpio, kernel: &Kernel, parts: &Parts) -> Result<()> {
+    let mut folders = BTreeSet::from(["guest".to_owned()]);
+    for (path, _) in &parts.emulator {
+        let above = Path::new(path).ancestors().skip(1).filter(|folder| *folder != Path::new(""));
+        folders.extend(above.map(|folder| folder.to_string_lossy().into_owned()));
+    }
+    for folder in folders.iter().filter(|folder| !FOLDERS.contains(&folder.as_str())) {
+        cpio.entry(folder, S_IFDIR | 0o755, &[])?;
+    }
+    for (path, file) in &parts.emulator {
+        let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        cpio.entry(path, S_IFREG | 0o755, &content)?;
+    }
+    let mut initrd = Cpio::default();
+    for folder in ["dev", "proc"] {
+        initrd.entry(folder, S_IFDIR | 0o755, &[])?;
+    }
+    initrd.entry("init", S_IFREG | 0o755, &parts.binaries.init)?;
+    cpio.entry("guest/vmlinuz", S_IFREG | 0o644, &kernel.image)?;
+    cpio.entry("guest/initrd.cpio", S_IFREG | 0o644, &initrd.finish()?)
 }
 
 /// An archive in memory. Every field of a header is eight hexadecimal digits; names and contents are

@@ -70,6 +70,9 @@ pub(crate) struct Args {
     /// unloaded and loaded again; with --kernel all on some of them.
     #[arg(long, conflicts_with_all = ["serve", "no_tracer", "storm"])]
     life: bool,
+    /// After the phases: Linux guests in QEMU, told apart by who they are; with --kernel all on some kernels.
+    #[arg(long, conflicts_with_all = ["serve", "no_tracer", "storm"])]
+    guests: bool,
     /// With --kernel all: write what was measured into docs/kernels.md.
     #[arg(long, conflicts_with = "no_tracer")]
     docs: bool,
@@ -98,7 +101,7 @@ impl Args {
             args: Args,
         }
         [
-            "--kernel all --ladder --control --life --timeout 600",
+            "--kernel all --ladder --control --life --guests --timeout 600",
             "--arch arm64 --kernel all --ladder --timeout 600",
             "--kernel 6.1 --storm 10",
         ]
@@ -109,8 +112,9 @@ impl Args {
     }
 
     fn targets(&self) -> Result<Vec<Target>> {
-        let unloads_kvm = self.life && self.arch == Arch::Arm64;
-        ensure!(!unloads_kvm, "--life unloads KVM, which is built in on arm64");
+        let is_amd64 = self.arch == Arch::Amd64;
+        ensure!(is_amd64 || !self.life, "--life unloads KVM, which is built in on arm64");
+        ensure!(is_amd64 || !self.guests, "--guests runs this machine's QEMU, which needs --arch amd64");
         if self.kernel == ALL {
             ensure!(!self.serve, "--serve needs one kernel");
             ensure!(self.mmu.is_none(), "--kernel all chooses the MMUs itself");
@@ -130,6 +134,7 @@ impl Args {
         Self {
             control: self.control && target.can_restore_change_pte(),
             short: self.short || !is_reference,
+            guests: self.guests && WITH_GUESTS.contains(&target.name().as_str()),
             life: self.life && LIVED_THROUGH.contains(&target.name().as_str()),
             ..self.clone()
         }
@@ -141,6 +146,9 @@ const REFERENCE: &str = "6.1";
 /// Those of a matrix that live through what a host does: with `kvm_*_hva` handlers, with `change_pte`,
 /// without it.
 const LIVED_THROUGH: &[&str] = &["5.10", REFERENCE, "7"];
+
+/// Those of a matrix that host Linux guests.
+const WITH_GUESTS: &[&str] = &[REFERENCE, "7"];
 
 /// Runs the lab; any check that fails is an error.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -252,6 +260,7 @@ impl Lab {
             binaries: &self.binaries,
             with_tracer: !args.no_tracer,
             control: args.control.then(control).transpose()?,
+            emulator: if args.guests { self.emulator.files()? } else { Vec::new() },
         };
         let image = initramfs::build(&kernel, target.arch, &parts)?;
         let files = qemu::Files::write(&run_dir, &kernel.image, &image)?;
@@ -294,6 +303,9 @@ fn command_line(target: Target, args: &Args) -> String {
     if args.life {
         line += " lab.life=1";
     }
+    if args.guests {
+        line += " lab.guests=1";
+    }
     if let Some(times) = args.storm {
         line += &format!(" lab.storm={times}");
     }
@@ -307,6 +319,9 @@ fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Resul
             None => {
                 let outputs = checks::Outputs::load(out, args.ladder, args.control, args.short)?;
                 let mut groups = checks::run(&outputs);
+                if args.guests {
+                    groups.extend(checks::run_guests(out)?);
+                }
                 if args.life {
                     groups.extend(checks::run_life(out)?);
                 }

@@ -50,6 +50,8 @@ struct Options {
     storm: Option<u32>,
     /// What a host lives through, after the phases.
     life: bool,
+    /// Linux guests in QEMU.
+    guests: bool,
     /// Leave the refusals out.
     short: bool,
     /// The value of kvm's parameter `tdp_mmu`, where it is not the kernel's default.
@@ -66,6 +68,7 @@ impl Options {
             serve: has("lab.serve=1"),
             storm: value("lab.storm=").and_then(|times: &str| times.parse().ok()),
             life: has("lab.life=1"),
+            guests: has("lab.guests=1"),
             short: has("lab.short=1"),
             tdp_mmu: value("lab.mmu=").map(|mmu: &str| mmu == Mmu::Tdp.name()),
         }
@@ -119,6 +122,10 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         steps.push(process::run("record (crowd)", &mut mmu_trace(&inner))?);
         eprintln!("lab: lone page");
         lone::run()?;
+    }
+    if options.guests {
+        let inner = ["record", "-o", "/out/guests.mmt", "--", "/init", "guests"];
+        steps.push(process::run("record (guests)", &mut mmu_trace(&inner))?);
     }
     if options.control {
         let inner = ["record", "-o", "/out/control.mmt", "--", "/init", "workload", "--control"];
@@ -187,6 +194,10 @@ fn write_reports(options: &Options, steps: &mut Vec<Step>) -> Result<()> {
     report("report (text, sleepers)", "text", "sleepers-report.txt", "sleepers.mmt")?;
     report("report (json, crowd)", "json", "crowd-report.json", "crowd.mmt")?;
     report("report (text, crowd)", "text", "crowd-report.txt", "crowd.mmt")?;
+    if options.guests {
+        report("report (json, guests)", "json", "guests-report.json", "guests.mmt")?;
+        report("report (text, guests)", "text", "guests-report.txt", "guests.mmt")?;
+    }
     if options.control {
         report("report (json, control)", "json", "control.json", "control.mmt")?;
         report("report (text, control)", "text", "control.txt", "control.mmt")?;
@@ -216,6 +227,9 @@ fn mount_all() -> Result<()> {
         ("cgroup2", "/sys/fs/cgroup"),
     ];
     for (kind, target) in MOUNTS {
+        if *target == "/proc" && Path::new("/proc/self").exists() {
+            continue;
+        }
         match fs::create_dir(target) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("cannot create {target}"));

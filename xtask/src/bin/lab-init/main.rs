@@ -12,6 +12,7 @@ mod crowd;
 #[cfg_attr(target_arch = "x86_64", path = "guest/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "guest/aarch64.rs")]
 mod guest;
+mod guests;
 mod ksm;
 mod life;
 mod lone;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
         sleepers::run()
     } else if args.get(1).is_some_and(|arg| arg == "crowd") {
         crowd::run()
+    } else if args.get(1).is_some_and(|arg| arg == "guests") {
+        guests::run()
+    } else if std::process::id() == 1 && guests::is_inside() {
+        guests::live()
     } else if std::process::id() == 1 {
         boot::run()
     } else {

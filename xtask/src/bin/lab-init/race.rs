@@ -1,8 +1,8 @@
 //! What a VMM may do to its guest's memory, in parts of huge pages and while the guest runs.
 //!
 //! Huge pages come from `MADV_COLLAPSE` alone, which needs no khugepaged: with THP otherwise off,
-//! nothing happens behind the back of whoever counts. On kernels without it the pages are given back and
-//! touched again while THP is on for them.
+//! nothing happens behind the back of whoever counts. On kernels without it the pages are mapped anew and
+//! touched while THP is on for them.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,10 +31,11 @@ pub(crate) fn collapse(data: &Pages) -> Result<()> {
     Ok(())
 }
 
+/// Mapped anew, and not only emptied: where a page table is, no huge page comes.
 fn refill_huge(data: &Pages) -> Result<()> {
     set_thp("madvise")?;
+    data.map_again()?;
     data.advise(libc::MADV_HUGEPAGE)?;
-    data.advise(libc::MADV_DONTNEED)?;
     data.write_each(1);
     set_thp("never")
 }

@@ -131,6 +131,14 @@ impl Pages {
         }
     }
 
+    /// Reads the first byte of every page.
+    pub(crate) fn read_each(&self) {
+        for page in 0..self.n_pages {
+            // SAFETY: as in `fill`.
+            unsafe { self.start.as_ptr().add(page * PAGE_SIZE).read_volatile() };
+        }
+    }
+
     /// `madvise` over all pages.
     pub(crate) fn advise(&self, advice: i32) -> Result<()> {
         // SAFETY: the range is ours, and nothing holds references into it.

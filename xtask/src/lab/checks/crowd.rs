@@ -36,7 +36,7 @@ pub(super) fn check(crowd: &Crowd, recorded: &Value) -> Vec<Check> {
 }
 
 /// Whether `got` is short of `expected` by no more than `missed`.
-fn within(name: &str, expected: Option<i64>, got: Option<i64>, missed: i64) -> Check {
+pub(super) fn within(name: &str, expected: Option<i64>, got: Option<i64>, missed: i64) -> Check {
     let short = expected.zip(got).map(|(expected, got)| expected - got);
     let title = format!("{name} is short by no more than the misses told");
     if short.is_some_and(|short| (0..=missed).contains(&short)) {

@@ -4,6 +4,7 @@ mod control;
 mod crowd;
 mod daemon;
 pub(super) mod formula;
+mod guests;
 mod life;
 mod lone;
 mod refusals;
@@ -199,6 +200,12 @@ pub(super) fn run_life(out: &Path) -> Result<Vec<Group>> {
         group.name.insert_str(0, "life: ");
     }
     Ok(groups)
+}
+
+/// The checks of the Linux guests.
+pub(super) fn run_guests(out: &Path) -> Result<Vec<Group>> {
+    let (seen, report) = (load(&out.join("guests.json"))?, load(&out.join("guests-report.json"))?);
+    Ok(vec![Group { name: "guests".to_owned(), checks: guests::check(&seen, &report) }])
 }
 
 fn steps(steps: &[Step]) -> Group {
