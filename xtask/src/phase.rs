@@ -102,6 +102,10 @@ pub const KVM_COUNTERS: &[&str] = &["pf_fixed", "exits", "irq_exits", "halt_exit
 /// on).
 pub const SPTES_ZAPPED: &str = "spte:zapped";
 
+/// Guest faults that hit a mapping which did not allow the access, by KVM's own tracepoints
+/// `kvm_page_fault` (x86-64) and `kvm_guest_fault` (arm64).
+pub const PERMISSION_FAULTS: &str = "faults:permission";
+
 /// Calls of KVM's unmap that the control module had do nothing.
 pub const SUPPRESSED: &str = "control:suppressed";
 

@@ -1,7 +1,7 @@
 //! The kernel's own counts, independent of everything the tracer does: hits of tracefs kprobe
-//! events, records of KVM's own tracepoint, its statistics in debugfs, KSM's files in sysfs.
+//! events, records of KVM's own tracepoints, its statistics in debugfs, KSM's files in sysfs.
 
-mod zaps;
+mod records;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::arch::Arch;
-use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, SPTES_ZAPPED, SUPPRESSED};
+use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, SUPPRESSED};
 
 use crate::control;
 
@@ -34,7 +34,7 @@ pub(crate) fn set_up() -> Result<()> {
             .with_context(|| format!("this kernel cannot count calls of {function}"))?;
     }
     fs::write(tracefs.join("events/lab/enable"), "1").context("cannot enable the kprobe events")?;
-    zaps::set_up()
+    records::set_up()
 }
 
 /// Disables and removes the kprobe events.
@@ -45,7 +45,7 @@ pub(crate) fn tear_down() -> Result<()> {
         append(&tracefs.join("kprobe_events"), &format!("-:lab/{name}\n"))
             .with_context(|| format!("cannot remove the kprobe event {name}"))?;
     }
-    zaps::tear_down()
+    records::tear_down()
 }
 
 /// Counter name to the function that this kernel has for it.
@@ -77,9 +77,7 @@ pub(crate) fn read() -> Result<Reading> {
             counts.insert(format!("kvm:{name}"), number(&path)?);
         }
     }
-    if let Some(n) = zaps::read()? {
-        counts.insert(SPTES_ZAPPED.to_owned(), n);
-    }
+    records::read_into(&mut counts)?;
     if let Some(n) = control::suppressed()? {
         counts.insert(SUPPRESSED.to_owned(), n);
     }

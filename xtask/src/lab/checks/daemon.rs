@@ -1,7 +1,7 @@
 //! What the daemon must have counted in each phase: the kernel's totals, split as the phase implies.
 
 use xtask::arch::Arch;
-use xtask::phase::{Phase, PhaseKind, Run, Series};
+use xtask::phase::{PERMISSION_FAULTS, Phase, PhaseKind, Run, Series};
 
 use super::series::{sum, values};
 use super::{Check, formula};
@@ -44,6 +44,11 @@ fn totals(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
             ),
         ),
     ];
+    checks.push(Check::numbers(
+        "permission_faults_total = KVM's own records",
+        phase.oracle.get(PERMISSION_FAULTS).copied(),
+        total("permission_faults_total"),
+    ));
     // How many tables a race frees on arm64 is a matter of chance.
     if phase.kind != PhaseKind::LiveMerge || run.arch == Arch::Amd64 {
         checks.push(Check::numbers(

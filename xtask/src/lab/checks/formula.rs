@@ -289,7 +289,7 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
 
 #[cfg(test)]
 pub(in crate::lab) mod tests {
-    use xtask::phase::Counted;
+    use xtask::phase::{Counted, PERMISSION_FAULTS};
 
     use super::*;
 
@@ -320,6 +320,7 @@ pub(in crate::lab) mod tests {
             oracle.insert(name.into(), 0);
         }
         let takes_all_away = [PhaseKind::Merge, PhaseKind::GuestWrite, PhaseKind::Discard].contains(&kind);
+        oracle.insert(PERMISSION_FAULTS.into(), 0);
         oracle.insert(SPTES_ZAPPED.into(), if takes_all_away { 8 } else { 0 });
         oracle.extend(moved.iter().map(|(name, value)| ((*name).to_owned(), *value)));
         oracle.insert("kvm:exits".into(), oracle["calls:page_fault"]);
