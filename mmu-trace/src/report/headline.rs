@@ -1,4 +1,4 @@
-//! The first lines of the text report: the answer to the question, in words.
+//! The first lines of a report: the answer to the question, in words.
 
 use super::{
     layout::{count, percent, plural, seconds},
@@ -8,12 +8,18 @@ use crate::model::{Figure, Snapshot};
 
 /// The answer, what it costs, and a warning where figures are missing.
 pub(super) fn headline(snapshot: &Snapshot, report: &Report) -> Vec<String> {
-    let mut lines = vec![answer(snapshot, report)];
-    lines.extend(elsewhere(&outcomes(report)).filter(|_| report.host.mode == Mode::Direct));
-    lines.extend(cost(report));
+    let mut lines = answers(snapshot, report);
     if !report.quality.complete {
         lines.push("These figures are incomplete, see Data below.".to_owned());
     }
+    lines
+}
+
+/// The answer, then what it leaves out and what it costs.
+pub(super) fn answers(snapshot: &Snapshot, report: &Report) -> Vec<String> {
+    let mut lines = vec![answer(snapshot, report)];
+    lines.extend(elsewhere(&outcomes(report)).filter(|_| report.host.mode == Mode::Direct));
+    lines.extend(cost(report));
     lines
 }
 

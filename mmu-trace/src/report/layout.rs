@@ -142,6 +142,16 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
     }
 
+    /// Heads and alignments.
+    pub(super) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The rows.
+    pub(super) fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// The table as lines, each after `indent`; nothing if there is no row.
     pub(crate) fn render(&self, indent: &str) -> String {
         if self.rows.is_empty() {
@@ -190,7 +200,7 @@ impl Table {
 }
 
 /// `text` in at most `width` characters.
-fn shorten(text: &str, width: usize) -> String {
+pub(super) fn shorten(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -9,6 +9,7 @@ mod convert;
 mod headline;
 mod layout;
 mod schema;
+mod tables;
 mod text;
 mod vm_section;
 

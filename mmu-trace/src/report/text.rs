@@ -9,9 +9,9 @@ use mmu_trace_ebpf::kind::Gap;
 
 use super::{
     headline::headline,
-    layout::{Align, Table, count, duration, known, paragraph, percent, printable, seconds, short_count},
+    layout::{count, duration, paragraph, printable, seconds},
     schema::{Mode, Report, Vm},
-    vm_section,
+    tables, vm_section,
 };
 use crate::model::{Figure, HookState, Snapshot, quantile_ns};
 
@@ -53,32 +53,38 @@ fn write_report(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 
 fn circumstances(report: &Report) -> String {
     let host = &report.host;
-    let mode = match host.mode {
-        Mode::Direct => "change_pte traced directly",
-        Mode::Counterfactual => "counterfactual: change_pte calls inferred from the brackets",
-    };
-    let kernel = format!("{} {}, {mode}", host.kernel, host.arch);
+    let kernel = format!("{} {}, {}", host.kernel, host.arch, mode_words(host.mode));
     let window = format!("{} from {}", seconds(report.window.seconds), report.window.start);
     paragraph("Kernel:  ", &printable(&kernel)) + &paragraph("Window:  ", &window)
 }
 
+/// How the question was answered, in words.
+pub(super) const fn mode_words(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Direct => "change_pte traced directly",
+        Mode::Counterfactual => "counterfactual: change_pte calls inferred from the brackets",
+    }
+}
+
 fn quality(snapshot: &Snapshot) -> String {
-    let quality = &snapshot.quality;
-    let mut words = shortcomings(snapshot);
-    let verdict = match (quality.is_complete(), words.is_empty()) {
+    let words = shortcomings(snapshot);
+    let verdict = verdict(snapshot, &words);
+    let text = if words.is_empty() { verdict.to_owned() } else { format!("{verdict}: {}", words.join("; ")) };
+    paragraph("Data:    ", &printable(&format!("{text}.")))
+}
+
+/// Whether the data is complete, given its [`shortcomings`].
+pub(super) fn verdict(snapshot: &Snapshot, shortcomings: &[String]) -> &'static str {
+    match (snapshot.quality.is_complete(), shortcomings.is_empty()) {
         (true, true) => "complete: every hook the figures need is attached, nothing lost, nothing missed",
         (true, false) => "counters complete",
         (false, true) => "incomplete",
         (false, false) => "INCOMPLETE",
-    };
-    words.insert(0, verdict.to_owned());
-    let text =
-        if words.len() == 1 { verdict.to_owned() } else { format!("{}: {}", verdict, words[1..].join("; ")) };
-    paragraph("Data:    ", &printable(&format!("{text}.")))
+    }
 }
 
 /// Everything that is lost or missing, in words.
-fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
+pub(super) fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
     let quality = &snapshot.quality;
     let mut words = Vec::new();
     if quality.truncated {
@@ -133,15 +139,17 @@ const fn gap_words(gap: Gap) -> Option<&'static str> {
     }
 }
 
-/// The figures whose hooks are missing; that a kernel has no `change_pte` the headline has said.
 fn unknown_figures(snapshot: &Snapshot) -> String {
+    unknown(snapshot).map(|words| paragraph("Unknown: ", &printable(&words))).collect()
+}
+
+/// The figures whose hooks are missing; that a kernel has no `change_pte` the headline has said.
+pub(super) fn unknown(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let absent_by_nature = |figure| figure == Figure::ChangePte && !snapshot.host.has_change_pte;
     Figure::ALL
         .iter()
-        .filter(|&&figure| !absent_by_nature(figure))
-        .filter_map(|&figure| Some((figure, snapshot.unknown(figure)?)))
-        .map(|(figure, reason)| paragraph("Unknown: ", &printable(&format!("{}: {reason}", figure.label()))))
-        .collect()
+        .filter(move |&&figure| !absent_by_nature(figure))
+        .filter_map(|&figure| Some(format!("{}: {}", figure.label(), snapshot.unknown(figure)?)))
 }
 
 /// The host's durations, where no VM has its own.
@@ -167,52 +175,7 @@ fn quantiles(histogram: &BTreeMap<u16, u64>) -> Option<String> {
 }
 
 fn vm_table(vms: &[Vm]) -> String {
-    let counterfactual = vms.iter().any(|vm| vm.would_be_change_pte.is_some());
-    let calls = if counterfactual { "would-be" } else { "calls" };
-    let mut table = Table::new([
-        ("VM", Align::Text),
-        ("pid", Align::Number),
-        ("VMM", Align::Text),
-        (calls, Align::Number),
-        ("no-op", Align::Number),
-        ("refaults", Align::Number),
-        ("avoidable", Align::Number),
-        ("time", Align::Number),
-        ("faults", Align::Number),
-        ("merges", Align::Number),
-        ("breaks", Align::Number),
-    ]);
-    for vm in vms {
-        table.row(vm_row(vm));
-    }
-    let legend =
-        format!("VMs ({calls}: of change_pte; time: in refaults; breaks: KSM pages copied on write)");
-    paragraph("", &legend) + &table.render("")
-}
-
-fn vm_row(vm: &Vm) -> [String; 11] {
-    const UNKNOWN: &str = "?";
-    let number = |n: Option<u64>| n.map_or_else(|| UNKNOWN.to_owned(), short_count);
-    let calls = vm.change_pte.as_ref().map(|c| c.calls).or(vm.would_be_change_pte.map(|c| c.total()));
-    let noop = match (&vm.change_pte, vm.would_be_change_pte) {
-        (Some(calls), _) => percent(calls.noop, calls.outcomes.decided()),
-        (None, Some(_)) => "-".to_owned(),
-        (None, None) => UNKNOWN.to_owned(),
-    };
-    let refaults = vm.refaults.as_ref();
-    [
-        vm.name.clone(),
-        vm.pid.map_or_else(|| UNKNOWN.to_owned(), |pid| pid.to_string()),
-        known(vm.vmm.clone(), |vmm| vmm),
-        number(calls),
-        noop,
-        number(refaults.map(|r| r.total)),
-        number(refaults.map(|r| r.avoidable)),
-        refaults.map_or_else(|| UNKNOWN.to_owned(), |r| seconds(r.seconds)),
-        number(vm.page_faults.as_ref().map(|f| f.total)),
-        number(vm.ksm.merges),
-        number(vm.ksm.cow_breaks),
-    ]
+    paragraph("", &format!("VMs ({})", tables::vms_legend(vms))) + &tables::vms(vms).render("")
 }
 
 fn missing_hooks(report: &Report) -> String {
