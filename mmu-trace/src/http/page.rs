@@ -2,7 +2,7 @@
 
 use crate::{
     model::{HookState, Snapshot},
-    report,
+    report::{self, escape},
 };
 
 const STYLE: &str = "body{font:15px/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}\
@@ -63,29 +63,4 @@ fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>, none: &str) ->
     }
     let heads: String = heads.iter().map(|head| format!("<th>{head}</th>")).collect();
     format!("<table><tr>{heads}</tr>\n{body}</table>")
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn markup_in_names_is_text() {
-        assert_eq!(escape("<b a='1'>&\""), "&lt;b a=&#39;1&#39;&gt;&amp;&quot;");
-    }
 }

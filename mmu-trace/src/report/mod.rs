@@ -8,6 +8,7 @@
 mod convert;
 mod headline;
 mod layout;
+mod markup;
 mod schema;
 mod tables;
 mod text;
@@ -21,3 +22,4 @@ pub use schema::{
 pub use text::text;
 
 pub(crate) use layout::{Align, Table};
+pub(crate) use markup::escape;
