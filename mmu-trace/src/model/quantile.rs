@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mmu_trace_ebpf::histogram::lower_bound_ns;
+use mmu_trace_ebpf::histogram::{N_BUCKETS, lower_bound_ns};
 
 /// The `q`-quantile (0 to 1) of a sparse histogram, in nanoseconds: the middle of the bucket that
 /// holds it, so off by at most 12.5 %. `None` if the histogram is empty.
@@ -17,7 +17,8 @@ pub fn quantile_ns(histogram: &BTreeMap<u16, u64>, q: f64) -> Option<u64> {
     for (&bucket, &n) in histogram {
         seen += n;
         if seen >= rank {
-            let bucket = usize::from(bucket);
+            // A damaged capture may claim buckets that do not exist.
+            let bucket = usize::from(bucket).min(N_BUCKETS - 1);
             return Some(lower_bound_ns(bucket).midpoint(lower_bound_ns(bucket + 1)));
         }
     }
@@ -46,5 +47,11 @@ mod tests {
     #[test]
     fn of_nothing_is_unknown() {
         assert_eq!(quantile_ns(&BTreeMap::new(), 0.5), None);
+    }
+
+    #[test]
+    fn a_bucket_that_does_not_exist_is_the_last_one() {
+        let of = |bucket| quantile_ns(&BTreeMap::from([(bucket, 1)]), 0.5);
+        assert_eq!(of(u16::MAX), of((N_BUCKETS - 1) as u16));
     }
 }
