@@ -31,7 +31,7 @@ mod window;
 mod writer;
 
 pub use reader::{Item, ReadError, Reader};
-pub use summary::{Summary, summary};
+pub use summary::{Summary, summary, summary_with};
 pub use writer::{WriteError, Writer};
 
 use serde::{Deserialize, Serialize};

@@ -64,11 +64,22 @@ impl Summary {
 /// # Errors
 /// As [`Reader::open`]; damage, truncation and an error behind the first bytes are part of the summary.
 pub fn summary(path: &Path) -> Result<Summary, ReadError> {
+    summary_with(path, |_| {})
+}
+
+/// The same; `look` sees every item on the way, in the order of the file.
+///
+/// # Errors
+/// As [`summary`].
+pub fn summary_with(path: &Path, mut look: impl FnMut(&Item)) -> Result<Summary, ReadError> {
     let mut reader = Reader::open(path)?;
     let mut summary = Summary::default();
     for item in &mut reader {
         match item {
-            Ok(item) => summary.add(item),
+            Ok(item) => {
+                look(&item);
+                summary.add(item);
+            }
             Err(error) => summary.stopped = Some(error),
         }
     }

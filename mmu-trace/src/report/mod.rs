@@ -12,6 +12,7 @@ mod markup;
 mod schema;
 mod tables;
 mod text;
+mod timeline;
 mod vm_section;
 
 pub use layout::{count, duration, plural};
@@ -20,6 +21,7 @@ pub use schema::{
     RefaultCauses, Refaults, Report, SCHEMA, UNATTRIBUTED, Vm, Window,
 };
 pub use text::text;
+pub use timeline::{Bins, Frame, Heat, N_BINS, Timeline};
 
 pub(crate) use layout::{Align, Table};
 pub(crate) use markup::escape;

@@ -1,0 +1,332 @@
+//! What the events of a capture say about *when* and *where*: the one thing counters cannot tell.
+//!
+//! Events are counted while they are read and then forgotten. Memory is bounded whatever the capture's
+//! length: a fixed number of time bins, which become twice as wide when the time outgrows them, and a
+//! bounded number of guest frames, of which the colder half is forgotten (and counted) when more come.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
+
+use mmu_trace_ebpf::{
+    abi::{Event, event_flags, event_kind},
+    kind::{Cause, FaultResult},
+};
+
+/// Number of time bins: a plot's columns stay wide enough to be seen.
+pub const N_BINS: usize = 96;
+/// Width of a bin before the first doubling, nanoseconds.
+const FIRST_BIN_NS: u64 = 1_000_000;
+/// Guest frames that are remembered: about 2 MB.
+const MAX_FRAMES: usize = 4096;
+/// VM slots whose process is remembered; the kernel side has fewer.
+const MAX_SLOTS: usize = 4096;
+
+/// Counts by time.
+pub type Bins = [u32; N_BINS];
+
+/// A 4 KiB frame of a guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frame {
+    /// The VMM's process id, where the capture tells it.
+    pub pid: Option<u32>,
+    /// Guest frame number.
+    pub gfn: u64,
+}
+
+/// What happened to a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heat {
+    /// Faults on it that concerned a mapping (no MMIO).
+    pub faults: u64,
+    /// Those of them that were refaults.
+    pub refaults: u64,
+    /// The faults by time.
+    pub bins: Bins,
+}
+
+impl Heat {
+    const NONE: Self = Self { faults: 0, refaults: 0, bins: [0; N_BINS] };
+}
+
+/// Events of a capture by time.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    /// Time 0 on the events' clock; `None` until the capture or its first event tells.
+    origin_ns: Option<u64>,
+    bin_ns: u64,
+    invalidations: BTreeMap<Cause, Bins>,
+    frames: HashMap<Frame, Heat>,
+    /// The process that holds a slot.
+    pids: BTreeMap<u32, u32>,
+    events: u64,
+    unreadable: u64,
+    forgotten_faults: u64,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self {
+            origin_ns: None,
+            bin_ns: FIRST_BIN_NS,
+            invalidations: BTreeMap::new(),
+            frames: HashMap::new(),
+            pids: BTreeMap::new(),
+            events: 0,
+            unreadable: 0,
+            forgotten_faults: 0,
+        }
+    }
+}
+
+impl Timeline {
+    /// Sets time 0, `CLOCK_MONOTONIC` nanoseconds. Without it the first event does.
+    pub fn begin(&mut self, origin_ns: u64) {
+        self.origin_ns = Some(origin_ns);
+    }
+
+    /// Counts `event`.
+    pub fn add(&mut self, event: &Event) {
+        self.events += 1;
+        let counted = match event.kind {
+            event_kind::INVALIDATION => self.add_invalidation(event),
+            event_kind::PAGE_FAULT => self.add_fault(event),
+            event_kind::VM_START => self.add_vm(event),
+            event_kind::CHANGE_PTE | event_kind::KSM_MERGE | event_kind::VM_END => Some(()),
+            _ => None,
+        };
+        if counted.is_none() {
+            self.unreadable += 1;
+        }
+    }
+
+    /// The same with bins wide enough for a recording of `seconds`, which may have been quiet at its end.
+    #[must_use]
+    pub fn covering(&self, seconds: f64) -> Self {
+        let mut wide = self.clone();
+        wide.widen((seconds * 1e9) as u64);
+        wide
+    }
+
+    /// Events counted.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Those of them that this version does not understand.
+    #[must_use]
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
+    /// Faults of frames that were forgotten for hotter ones.
+    #[must_use]
+    pub fn forgotten_faults(&self) -> u64 {
+        self.forgotten_faults
+    }
+
+    /// Width of a bin, nanoseconds.
+    #[must_use]
+    pub fn bin_ns(&self) -> u64 {
+        self.bin_ns
+    }
+
+    /// Invalidations by cause and time, the most frequent cause first.
+    #[must_use]
+    pub fn invalidations(&self) -> Vec<(Cause, &Bins)> {
+        let mut rows: Vec<(Cause, &Bins)> = self.invalidations.iter().map(|(&c, bins)| (c, bins)).collect();
+        rows.sort_by_key(|(cause, bins)| (Reverse(total(bins)), *cause));
+        rows
+    }
+
+    /// The `n` frames with the most faults, the hottest first.
+    #[must_use]
+    pub fn hottest(&self, n: usize) -> Vec<(Frame, &Heat)> {
+        let mut frames: Vec<(Frame, &Heat)> =
+            self.frames.iter().map(|(&frame, heat)| (frame, heat)).collect();
+        frames.sort_by_key(|(frame, heat)| (Reverse(heat.faults), *frame));
+        frames.truncate(n);
+        frames
+    }
+
+    /// The last bin that is not empty.
+    #[must_use]
+    pub fn last_bin(&self) -> Option<usize> {
+        let bins = self.invalidations.values().chain(self.frames.values().map(|heat| &heat.bins));
+        bins.filter_map(|bins| bins.iter().rposition(|&n| n > 0)).max()
+    }
+
+    /// Frames that are remembered.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn add_invalidation(&mut self, event: &Event) -> Option<()> {
+        let cause = Cause::from_u8(event.cause)?;
+        let bin = self.bin(event.ts_ns);
+        count(self.invalidations.entry(cause).or_insert([0; N_BINS]), bin);
+        Some(())
+    }
+
+    fn add_fault(&mut self, event: &Event) -> Option<()> {
+        match FaultResult::from_u8(event.detail)? {
+            FaultResult::Fixed | FaultResult::Retry | FaultResult::Spurious => {}
+            FaultResult::Other | FaultResult::Emulate => return Some(()),
+        }
+        let frame = Frame { pid: self.pids.get(&event.slot).copied(), gfn: event.value >> 12 };
+        let bin = self.bin(event.ts_ns);
+        if self.frames.len() >= MAX_FRAMES && !self.frames.contains_key(&frame) {
+            self.forget_colder_half();
+        }
+        let heat = self.frames.entry(frame).or_insert(Heat::NONE);
+        heat.faults += 1;
+        heat.refaults += u64::from(event.flags & event_flags::REFAULT != 0);
+        count(&mut heat.bins, bin);
+        Some(())
+    }
+
+    fn add_vm(&mut self, event: &Event) -> Option<()> {
+        let pid = u32::try_from(event.value).ok()?;
+        if self.pids.len() < MAX_SLOTS || self.pids.contains_key(&event.slot) {
+            self.pids.insert(event.slot, pid);
+        }
+        Some(())
+    }
+
+    /// The bin of a time.
+    fn bin(&mut self, ts_ns: u64) -> usize {
+        let since = ts_ns.saturating_sub(*self.origin_ns.get_or_insert(ts_ns));
+        self.widen(since);
+        (since / self.bin_ns) as usize
+    }
+
+    /// Makes the bins wider until one holds the moment `since` nanoseconds behind time 0.
+    fn widen(&mut self, since: u64) {
+        while since / self.bin_ns >= N_BINS as u64 {
+            self.bin_ns *= 2;
+            self.invalidations.values_mut().for_each(halve);
+            self.frames.values_mut().for_each(|heat| halve(&mut heat.bins));
+        }
+    }
+
+    fn forget_colder_half(&mut self) {
+        let mut order: Vec<(Reverse<u64>, Frame)> =
+            self.frames.iter().map(|(&frame, heat)| (Reverse(heat.faults), frame)).collect();
+        order.sort_unstable();
+        for (_, frame) in order.into_iter().skip(MAX_FRAMES / 2) {
+            self.forgotten_faults += self.frames.remove(&frame).map_or(0, |heat| heat.faults);
+        }
+    }
+}
+
+/// The sum of all bins.
+pub(super) fn total(bins: &Bins) -> u64 {
+    bins.iter().copied().map(u64::from).sum()
+}
+
+fn count(bins: &mut Bins, bin: usize) {
+    if let Some(n) = bins.get_mut(bin) {
+        *n = n.saturating_add(1);
+    }
+}
+
+/// Joins each two neighbours.
+fn halve(bins: &mut Bins) {
+    let joined = bins.chunks(2).map(|pair| pair.iter().fold(0_u32, |sum, &n| sum.saturating_add(n)));
+    let joined: Vec<u32> = joined.collect();
+    *bins = [0; N_BINS];
+    bins.iter_mut().zip(joined).for_each(|(bin, n)| *bin = n);
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    fn event(kind: u8, ts_ns: u64) -> Event {
+        Event { kind, ts_ns, ..Event::new_zeroed() }
+    }
+
+    fn fault(gfn: u64, ts_ns: u64) -> Event {
+        let detail = FaultResult::Fixed as u8;
+        Event { value: gfn << 12, detail, slot: 2, ..event(event_kind::PAGE_FAULT, ts_ns) }
+    }
+
+    #[test]
+    fn bins_widen_and_lose_nothing() {
+        let mut timeline = Timeline::default();
+        timeline.begin(1_000);
+        for i in 0..10_000_u64 {
+            timeline.add(&event(event_kind::INVALIDATION, 1_000 + i * 777_777));
+            timeline.add(&fault(7, 1_000 + i * 777_777));
+        }
+        let rows = timeline.invalidations();
+        assert_eq!((rows.len(), total(rows[0].1)), (1, 10_000));
+        assert_eq!(total(&timeline.hottest(1)[0].1.bins), 10_000);
+        assert_eq!(timeline.bin_ns(), 128_000_000);
+        assert!(rows[0].1[N_BINS / 2 - 1] > 0);
+    }
+
+    #[test]
+    fn a_quiet_end_is_covered_too() {
+        let mut timeline = Timeline::default();
+        timeline.begin(0);
+        timeline.add(&fault(1, 90_000_000));
+        assert_eq!(
+            [30.0, 0.01, -1.0, f64::NAN].map(|s| timeline.covering(s).bin_ns() / 1_000_000),
+            [512, 1, 1, 1]
+        );
+        assert_eq!(timeline.covering(f64::INFINITY).hottest(1)[0].1.bins[0], 1);
+    }
+
+    #[test]
+    fn a_time_at_the_end_of_the_clock_is_survived() {
+        let mut timeline = Timeline::default();
+        timeline.begin(0);
+        timeline.add(&fault(1, u64::MAX));
+        timeline.add(&fault(1, 0));
+        assert_eq!(timeline.hottest(9)[0].1.faults, 2);
+    }
+
+    #[test]
+    fn the_hottest_frame_survives_a_flood_of_cold_ones_and_what_is_forgotten_is_counted() {
+        let mut timeline = Timeline::default();
+        let n_cold = 100_000;
+        for gfn in 0..n_cold {
+            timeline.add(&fault(gfn + 1_000, gfn));
+            if gfn % 100 == 0 {
+                timeline.add(&fault(42, gfn));
+            }
+        }
+        assert!(timeline.frames() <= MAX_FRAMES);
+        let kept: u64 = timeline.hottest(usize::MAX).iter().map(|(_, heat)| heat.faults).sum();
+        assert_eq!(kept + timeline.forgotten_faults(), n_cold + n_cold / 100);
+        assert_eq!((timeline.hottest(1)[0].0.gfn, timeline.hottest(1)[0].1.faults), (42, n_cold / 100));
+    }
+
+    #[test]
+    fn frames_belong_to_the_process_that_held_the_slot_then() {
+        let mut timeline = Timeline::default();
+        let start = |pid| Event { slot: 2, value: pid, ..event(event_kind::VM_START, 0) };
+        timeline.add(&fault(1, 1));
+        for pid in [70, 80] {
+            timeline.add(&start(pid));
+            timeline.add(&fault(1, 1));
+        }
+        let pids: Vec<_> = timeline.hottest(9).iter().map(|(frame, _)| frame.pid).collect();
+        assert_eq!(pids, [None, Some(70), Some(80)]);
+    }
+
+    #[test]
+    fn unknown_discriminants_are_counted_and_mmio_is_no_memory() {
+        let mut timeline = Timeline::default();
+        timeline.add(&event(200, 1));
+        timeline.add(&Event { cause: 200, ..event(event_kind::INVALIDATION, 1) });
+        timeline.add(&Event { detail: FaultResult::Emulate as u8, ..fault(1, 1) });
+        assert_eq!((timeline.events(), timeline.unreadable(), timeline.frames()), (3, 2, 0));
+    }
+}
