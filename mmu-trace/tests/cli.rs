@@ -269,6 +269,19 @@ fn what_cannot_be_opened_is_an_io_error() {
 }
 
 #[test]
+fn a_capture_is_shown_as_a_page_that_names_it() {
+    let dir = TempDir::new().unwrap();
+    let (path, page) = (dir.path().join("c.mmt"), dir.path().join("c.html"));
+    fs::write(&path, capture()).unwrap();
+    let (file, out) = (path.to_str().unwrap(), page.to_str().unwrap());
+    let (code, output) = run(&["report", file, "--format", "html", "-o", out]);
+    assert_eq!((code, output.stdout.as_slice(), output.stderr.as_slice()), (Some(0), &b""[..], &b""[..]));
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>\n<html") && page.ends_with("</html>\n"));
+    assert!(page.contains("222 of 222 calls") && page.contains("<bdi>c.mmt</bdi>"));
+}
+
+#[test]
 fn a_report_that_cannot_be_written_is_an_io_error() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("c.mmut");

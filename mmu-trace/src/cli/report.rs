@@ -7,12 +7,13 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
+use mmu_trace_ebpf::kind::Gap;
 
 use super::{CliError, note, output};
 use crate::{
-    capture::{self, End, EndReason, ReadError, Summary},
+    capture::{self, End, EndReason, Item, ReadError, Summary},
     model::Snapshot,
-    report::{Report, count, plural, text},
+    report::{Document, Provenance, Report, Timeline, count, html, plural, text},
 };
 
 /// Arguments of `report`.
@@ -35,6 +36,8 @@ pub enum Format {
     Text,
     /// Schema mmu-trace-report/1.
     Json,
+    /// For people: one page with plots that needs nothing else.
+    Html,
 }
 
 /// Shows the capture.
@@ -42,9 +45,13 @@ pub enum Format {
 /// # Errors
 /// If the capture cannot be read or the output not be written.
 pub fn run(args: &ReportArgs) -> Result<(), CliError> {
-    let summary = capture::summary(&args.file).map_err(unreadable)?;
+    let (summary, timeline) = read(args).map_err(unreadable)?;
     if let Some(snapshot) = &summary.snapshot {
-        let text = render(snapshot, args.format)?;
+        let text = match args.format {
+            Format::Text => text(snapshot),
+            Format::Json => as_json(snapshot)?,
+            Format::Html => as_page(&args.file, &summary, snapshot, &timeline),
+        };
         match &args.output {
             Some(path) => output::write_file(path, &text)?,
             None => output::print(&text)?,
@@ -60,14 +67,57 @@ pub fn run(args: &ReportArgs) -> Result<(), CliError> {
     check(&args.file, summary)
 }
 
-fn render(snapshot: &Snapshot, format: Format) -> Result<String, CliError> {
-    match format {
-        Format::Text => Ok(text(snapshot)),
-        Format::Json => {
-            let json =
-                serde_json::to_string_pretty(&Report::from(snapshot)).context("encoding the report")?;
-            Ok(json + "\n")
-        }
+/// The capture and, where the report shows them, its events by time.
+fn read(args: &ReportArgs) -> Result<(Summary, Timeline), ReadError> {
+    let mut timeline = Timeline::default();
+    let summary = match args.format {
+        Format::Html => capture::summary_with(&args.file, |item| watch(&mut timeline, item)),
+        Format::Text | Format::Json => capture::summary(&args.file),
+    }?;
+    Ok((summary, timeline))
+}
+
+/// Counts what the report says about time; the rest comes from the last snapshot.
+fn watch(timeline: &mut Timeline, item: &Item) {
+    match item {
+        Item::Meta(meta) => timeline.begin(meta.start_monotonic_ns),
+        Item::Events(events) => events.iter().for_each(|event| timeline.add(event)),
+        Item::Snapshot(_) | Item::End(_) | Item::Damage(_) => {}
+    }
+}
+
+fn as_json(snapshot: &Snapshot) -> Result<String, CliError> {
+    let json = serde_json::to_string_pretty(&Report::from(snapshot)).context("encoding the report")?;
+    Ok(json + "\n")
+}
+
+fn as_page(file: &Path, summary: &Summary, snapshot: &Snapshot, timeline: &Timeline) -> String {
+    html(&Document { snapshot, timeline, provenance: &provenance(file, summary) })
+}
+
+fn provenance(file: &Path, summary: &Summary) -> Provenance {
+    let meta = summary.meta.as_ref();
+    let lost = summary.snapshot.as_ref().map_or(0, |snapshot| snapshot.quality.gap(Gap::LostEvent));
+    Provenance {
+        file: file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),
+        recorded_with: meta.map(|meta| meta.tool_version.clone()),
+        shown_with: env!("CARGO_PKG_VERSION").to_owned(),
+        command: meta.map(|meta| meta.command.clone()).unwrap_or_default(),
+        vm_filter: meta.map(|meta| meta.vm_filter.clone()).unwrap_or_default(),
+        ended: ended(summary.end.as_ref()).to_owned(),
+        // The end mark has those as well that the recorder could not write; a cut capture has none.
+        events_lost: summary.end.as_ref().map_or(lost, |end| end.events_lost.max(lost)),
+    }
+}
+
+fn ended(end: Option<&End>) -> &'static str {
+    match end.map(|end| end.reason) {
+        Some(EndReason::Duration) => "after the time asked for",
+        Some(EndReason::Command) => "with the command",
+        Some(EndReason::Interrupted) => "by a signal",
+        Some(EndReason::Error) => "with an error of the recorder",
+        Some(EndReason::Unknown) => "for a reason that this version does not know",
+        None => "unknown: the end of the capture is missing",
     }
 }
 

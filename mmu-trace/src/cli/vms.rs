@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{CliError, output, report::Format};
+use super::{CliError, output};
 use crate::{
     model::VmIdentity,
     report::{Align, Table},
@@ -22,6 +22,15 @@ pub struct VmsArgs {
     /// How to show them.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// A form of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// Schema mmu-trace-vms/1.
+    Json,
 }
 
 /// Lists the VMs.

@@ -1,20 +1,24 @@
-//! What a snapshot says, for programs ([`Report`], schema `mmu-trace-report/1`) and for people
-//! ([`text`]).
+//! What a snapshot says, for programs ([`Report`], schema `mmu-trace-report/1`) and for people, as text
+//! ([`text`]) or as a page with plots ([`html`]).
 //!
-//! Both are computed from a [`crate::model::Snapshot`] and from nothing else. Unknown is `null` in
-//! the schema and `unknown` in the text, never 0. The text holds one thing more than the schema:
-//! `change_pte` by cause and outcome together.
+//! All are computed from a [`crate::model::Snapshot`] and from nothing else, apart from the page's plots
+//! over time: those come from a capture's events ([`Timeline`]). Unknown is `null` in the schema and
+//! `unknown` for people, never 0. People get one thing more than the schema holds: `change_pte` by cause
+//! and outcome together.
 
 mod convert;
 mod headline;
+mod html;
 mod layout;
 mod markup;
 mod schema;
+mod svg;
 mod tables;
 mod text;
 mod timeline;
 mod vm_section;
 
+pub use html::{Document, Provenance, html};
 pub use layout::{count, duration, plural};
 pub use schema::{
     Causes, ChangePte, ChangePtePresence, Host, Invalidation, Ksm, Mode, Outcomes, PageFaults, Quality,

@@ -1,6 +1,7 @@
 //! What programs and people get to see, computed from hand-built snapshots.
 
 mod fixture;
+mod html;
 mod http;
 mod metrics;
 mod report;
