@@ -25,7 +25,7 @@ pub use schema::{
     RefaultCauses, Refaults, Report, SCHEMA, UNATTRIBUTED, Vm, Window,
 };
 pub use text::text;
-pub use timeline::{Bins, Frame, Heat, N_BINS, Timeline};
+pub use timeline::{Bins, Frame, Heat, Holder, N_BINS, Timeline};
 
 pub(crate) use layout::{Align, Table};
 pub(crate) use markup::escape;

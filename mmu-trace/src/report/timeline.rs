@@ -10,7 +10,7 @@ use std::{
 };
 
 use mmu_trace_ebpf::{
-    abi::{Event, event_flags, event_kind},
+    abi::{Event, FIRST_SLOT, event_flags, event_kind},
     kind::{Cause, FaultResult},
 };
 
@@ -29,10 +29,19 @@ pub type Bins = [u32; N_BINS];
 /// A 4 KiB frame of a guest's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frame {
-    /// The VMM's process id, where the capture tells it.
-    pub pid: Option<u32>,
+    /// Whose memory it is.
+    pub holder: Holder,
     /// Guest frame number.
     pub gfn: u64,
+}
+
+/// Who held a VM slot when an event came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder {
+    /// The VMM's process id.
+    Process(u32),
+    /// Only the slot is known: the event that says who took it is not in the capture.
+    Slot(u32),
 }
 
 /// What happened to a frame.
@@ -63,6 +72,7 @@ pub struct Timeline {
     events: u64,
     unreadable: u64,
     forgotten_faults: u64,
+    shared_faults: u64,
 }
 
 impl Default for Timeline {
@@ -76,6 +86,7 @@ impl Default for Timeline {
             events: 0,
             unreadable: 0,
             forgotten_faults: 0,
+            shared_faults: 0,
         }
     }
 }
@@ -127,6 +138,12 @@ impl Timeline {
         self.forgotten_faults
     }
 
+    /// Faults of VMs that had no slot of their own: nobody can say whose frames they hit.
+    #[must_use]
+    pub fn shared_faults(&self) -> u64 {
+        self.shared_faults
+    }
+
     /// Width of a bin, nanoseconds.
     #[must_use]
     pub fn bin_ns(&self) -> u64 {
@@ -176,7 +193,11 @@ impl Timeline {
             FaultResult::Fixed | FaultResult::Retry | FaultResult::Spurious => {}
             FaultResult::Other | FaultResult::Emulate => return Some(()),
         }
-        let frame = Frame { pid: self.pids.get(&event.slot).copied(), gfn: event.value >> 12 };
+        let Some(holder) = self.holder(event.slot) else {
+            self.shared_faults += 1;
+            return Some(());
+        };
+        let frame = Frame { holder, gfn: event.value >> 12 };
         let bin = self.bin(event.ts_ns);
         if self.frames.len() >= MAX_FRAMES && !self.frames.contains_key(&frame) {
             self.forget_colder_half();
@@ -186,6 +207,12 @@ impl Timeline {
         heat.refaults += u64::from(event.flags & event_flags::REFAULT != 0);
         count(&mut heat.bins, bin);
         Some(())
+    }
+
+    /// `None` for slots in which the frames of several VMs would look the same.
+    fn holder(&self, slot: u32) -> Option<Holder> {
+        let process = self.pids.get(&slot).copied().map(Holder::Process);
+        process.or((slot >= FIRST_SLOT).then_some(Holder::Slot(slot)))
     }
 
     fn add_vm(&mut self, event: &Event) -> Option<()> {
@@ -243,6 +270,7 @@ fn halve(bins: &mut Bins) {
 
 #[cfg(test)]
 mod tests {
+    use mmu_trace_ebpf::abi::OTHER;
     use zerocopy::FromZeros;
 
     use super::*;
@@ -317,8 +345,15 @@ mod tests {
             timeline.add(&start(pid));
             timeline.add(&fault(1, 1));
         }
-        let pids: Vec<_> = timeline.hottest(9).iter().map(|(frame, _)| frame.pid).collect();
-        assert_eq!(pids, [None, Some(70), Some(80)]);
+        let holders: Vec<_> = timeline.hottest(9).iter().map(|(frame, _)| frame.holder).collect();
+        assert_eq!(holders, [Holder::Process(70), Holder::Process(80), Holder::Slot(2)]);
+    }
+
+    #[test]
+    fn frames_of_vms_that_share_a_slot_are_not_mixed_up() {
+        let mut timeline = Timeline::default();
+        timeline.add(&Event { slot: OTHER, ..fault(1, 1) });
+        assert_eq!((timeline.frames(), timeline.shared_faults()), (0, 1));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{
         layout::{Align, Table, count, plural, shorten},
         markup::Markup,
         svg::{Anchor, Rect, Svg},
-        timeline::{Frame, Heat},
+        timeline::{Frame, Heat, Holder},
     },
     Document,
     events::{Axis, LEFT, RIGHT},
@@ -29,7 +29,8 @@ type Row<'a> = (String, Frame, &'a Heat);
 pub(super) fn write(out: &mut Markup, document: &Document<'_>, axis: Axis) {
     let rows = rows(document);
     if rows.is_empty() {
-        out.element("p", &[], "No guest fault on memory was recorded as an event.");
+        out.element("p", &[], "No guest fault on a frame of a known VM was recorded as an event.");
+        out.element("p", &[], &legend(document));
         return;
     }
     let max = rows.iter().flat_map(|(_, _, heat)| heat.bins).max().unwrap_or(0);
@@ -49,9 +50,11 @@ pub(super) fn write(out: &mut Markup, document: &Document<'_>, axis: Axis) {
     out.element("p", &[], &legend(document));
 }
 
+/// The hottest frames, with the name of their VM if there are several.
 fn rows<'a>(document: &Document<'a>) -> Vec<Row<'a>> {
     let hottest = document.timeline.hottest(MAX_FRAMES);
-    let one_vm = hottest.iter().all(|(frame, _)| frame.pid == hottest[0].0.pid);
+    let first = hottest.first().map(|(frame, _)| frame.holder);
+    let one_vm = hottest.iter().all(|(frame, _)| Some(frame.holder) == first);
     let label = |frame: Frame| match one_vm {
         true => gfn(frame),
         false => format!("{} {}", shorten(&vm(frame, document.snapshot), MAX_NAME), gfn(frame)),
@@ -86,20 +89,27 @@ fn gfn(frame: Frame) -> String {
 
 /// The name of a frame's VM; with a process id used twice, of the later one.
 fn vm(frame: Frame, snapshot: &Snapshot) -> String {
-    let Some(pid) = frame.pid else { return "unknown VM".to_owned() };
+    let pid = match frame.holder {
+        Holder::Process(pid) => pid,
+        Holder::Slot(slot) => return format!("slot {slot}"),
+    };
     let named = snapshot.vms.iter().rev().find(|vm| vm.identity.pid == pid);
     named.map_or_else(|| format!("pid {pid}"), |vm| vm.identity.name.clone())
 }
 
 fn legend(document: &Document<'_>) -> String {
-    let forgotten = document.timeline.forgotten_faults();
+    let faults = |n| plural(n, "fault", "faults");
+    let (forgotten, shared) = (document.timeline.forgotten_faults(), document.timeline.shared_faults());
     let mut text =
         "Only faults that concern a mapping count here: those fixed, retried or spurious.".to_owned();
     if forgotten > 0 {
         text.push_str(&format!(
             " {} on colder frames were left out to bound memory, so the counts of the frames shown can be too low.",
-            plural(forgotten, "fault", "faults")
+            faults(forgotten)
         ));
+    }
+    if shared > 0 {
+        text.push_str(&format!(" {} of VMs that are not told apart are not here.", faults(shared)));
     }
     text
 }
