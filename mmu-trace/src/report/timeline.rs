@@ -18,8 +18,9 @@ use mmu_trace_ebpf::{
 pub const N_BINS: usize = 96;
 /// Width of a bin before the first doubling, nanoseconds.
 const FIRST_BIN_NS: u64 = 1_000_000;
-/// Guest frames that are remembered: about 2 MB.
-const MAX_FRAMES: usize = 4096;
+/// Guest frames that are remembered: 128 MiB of guest memory. The map takes about 25 MB, and as much
+/// again while a page is made.
+const MAX_FRAMES: usize = 32_768;
 /// VM slots whose process is remembered; the kernel side has fewer.
 const MAX_SLOTS: usize = 4096;
 
@@ -72,6 +73,8 @@ pub struct Timeline {
     events: u64,
     unreadable: u64,
     forgotten_faults: u64,
+    /// Faults that a frame may have lost: each time the hottest of those forgotten.
+    forgotten_of_one: u64,
     shared_faults: u64,
 }
 
@@ -86,6 +89,7 @@ impl Default for Timeline {
             events: 0,
             unreadable: 0,
             forgotten_faults: 0,
+            forgotten_of_one: 0,
             shared_faults: 0,
         }
     }
@@ -136,6 +140,12 @@ impl Timeline {
     #[must_use]
     pub fn forgotten_faults(&self) -> u64 {
         self.forgotten_faults
+    }
+
+    /// How much too low the count of a frame can be, because it had been forgotten before.
+    #[must_use]
+    pub fn forgotten_of_one(&self) -> u64 {
+        self.forgotten_of_one
     }
 
     /// Faults of VMs that had no slot of their own: nobody can say whose frames they hit.
@@ -243,7 +253,9 @@ impl Timeline {
         let mut order: Vec<(Reverse<u64>, Frame)> =
             self.frames.iter().map(|(&frame, heat)| (Reverse(heat.faults), frame)).collect();
         order.sort_unstable();
-        for (_, frame) in order.into_iter().skip(MAX_FRAMES / 2) {
+        let forgotten = order.split_off(MAX_FRAMES / 2);
+        self.forgotten_of_one += forgotten.first().map_or(0, |(Reverse(hottest), _)| *hottest);
+        for (_, frame) in forgotten {
             self.forgotten_faults += self.frames.remove(&frame).map_or(0, |heat| heat.faults);
         }
     }
@@ -333,6 +345,7 @@ mod tests {
         assert!(timeline.frames() <= MAX_FRAMES);
         let kept: u64 = timeline.hottest(usize::MAX).iter().map(|(_, heat)| heat.faults).sum();
         assert_eq!(kept + timeline.forgotten_faults(), n_cold + n_cold / 100);
+        assert!((2..10).contains(&timeline.forgotten_of_one()), "{}", timeline.forgotten_of_one());
         assert_eq!((timeline.hottest(1)[0].0.gfn, timeline.hottest(1)[0].1.faults), (42, n_cold / 100));
     }
 

@@ -20,7 +20,7 @@ const ROW: f64 = 18.0;
 /// The faintest cell, so that one fault is still seen.
 const MIN_OPACITY: f64 = 0.3;
 /// Longest name beside a frame number, in characters.
-const MAX_NAME: usize = 14;
+const MAX_NAME: usize = 12;
 
 /// A frame with what is written beside it.
 type Row<'a> = (String, Frame, &'a Heat);
@@ -53,8 +53,7 @@ pub(super) fn write(out: &mut Markup, document: &Document<'_>, axis: Axis) {
 /// The hottest frames, with the name of their VM if there are several.
 fn rows<'a>(document: &Document<'a>) -> Vec<Row<'a>> {
     let hottest = document.timeline.hottest(MAX_FRAMES);
-    let first = hottest.first().map(|(frame, _)| frame.holder);
-    let one_vm = hottest.iter().all(|(frame, _)| Some(frame.holder) == first);
+    let one_vm = document.snapshot.vms.len() == 1;
     let label = |frame: Frame| match one_vm {
         true => gfn(frame),
         false => format!("{} {}", shorten(&vm(frame, document.snapshot), MAX_NAME), gfn(frame)),
@@ -104,8 +103,10 @@ fn legend(document: &Document<'_>) -> String {
         "Only faults that concern a mapping count here: those fixed, retried or spurious.".to_owned();
     if forgotten > 0 {
         text.push_str(&format!(
-            " {} on colder frames were left out to bound memory, so the counts of the frames shown can be too low.",
-            faults(forgotten)
+            " {} on colder frames were left out to bound memory: the count of a frame shown can be too low, by {} \
+             at most.",
+            faults(forgotten),
+            count(document.timeline.forgotten_of_one())
         ));
     }
     if shared > 0 {
