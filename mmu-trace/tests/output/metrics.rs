@@ -58,6 +58,8 @@ fn a_known_vm_starts_at_zero() {
         r#"mmu_trace_change_pte_total{domain="sleeper-4300",uuid="",cause="migrate"}"#,
         r#"mmu_trace_page_faults_total{domain="sleeper-4300",uuid="",result="spurious"}"#,
         r#"mmu_trace_refaults_total{domain="sleeper-4300",uuid="",cause="cow_host"}"#,
+        r#"mmu_trace_refaults_total{domain="sleeper-4300",uuid="",cause="numa_balancing"}"#,
+        r#"mmu_trace_invalidations_total{domain="sleeper-4300",uuid="",cause="cow_guest",initiator="vcpu"}"#,
         r#"mmu_trace_change_pte_total{domain="unattributed",uuid="",cause="other"}"#,
     ] {
         assert_eq!(value(&text, sample), Some(0.0), "{sample}");
