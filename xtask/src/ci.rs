@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{ebpf, lab, tools};
+use crate::{docs, ebpf, lab, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             tools::run(cargo.args(arguments.split(' ')))
         });
     }
+    count.step("cargo xtask docs --check", || docs::run(&docs::Args { check: true }));
     count.step("cargo xtask ebpf --check", || ebpf::run(&ebpf::Args { check: true }));
     if !args.no_lab {
         for (arguments, lab) in lab::Args::for_ci() {
