@@ -3,7 +3,9 @@
 mod fixture;
 mod http;
 mod metrics;
+mod replay;
 mod report;
+mod served;
 
 use std::{env, fs, path::Path};
 
