@@ -5,6 +5,7 @@
 //! kernel's backlog), their life by [`MAX_CONNECTION_LIFE`], a request's header by
 //! [`HEADER_TIMEOUT`]. A failed scrape is answered with 500, counted, and stops nothing.
 
+mod encoding;
 mod page;
 mod reply;
 

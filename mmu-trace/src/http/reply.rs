@@ -13,11 +13,14 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Bytes,
-    header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+    header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS},
 };
 use tokio::sync::Mutex;
 
-use super::page;
+use super::{
+    encoding::{self, Encoding},
+    page,
+};
 use crate::{
     metrics::{self, Health, Process},
     model::Snapshot,
@@ -41,16 +44,15 @@ impl Scraper {
     /// The response to any request; hyper leaves the body out where it is `HEAD`.
     pub(super) async fn reply<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response =
-                response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+            let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match request.uri().path() {
-            "/metrics" => answer(metrics::CONTENT_TYPE, self.metrics().await),
-            "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            "/metrics" => encoded(self.metrics().await, Encoding::wanted(request.headers())),
+            "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
             "/" => answer(HTML, self.snapshot().await.map(|(snapshot, ..)| page::landing(&snapshot))),
-            _ => response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics\n".to_owned()),
+            _ => response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics\n"),
         }
     }
 
@@ -77,15 +79,31 @@ impl Scraper {
     }
 }
 
-fn answer(content_type: &'static str, body: anyhow::Result<String>) -> Response<Full<Bytes>> {
+/// The exposition in the coding that the client wants.
+fn encoded(text: anyhow::Result<String>, encoding: Encoding) -> Response<Full<Bytes>> {
+    let body = text.and_then(|text| match encoding {
+        Encoding::Identity => Ok(text.into_bytes()),
+        Encoding::Gzip => encoding::gzip(text.as_bytes()).context("compressing the metrics"),
+    });
+    let is_ok = body.is_ok();
+    let mut response = answer(metrics::CONTENT_TYPE, body);
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    if is_ok && encoding == Encoding::Gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+fn answer(content_type: &'static str, body: anyhow::Result<impl Into<Bytes>>) -> Response<Full<Bytes>> {
     match body {
         Ok(body) => response(StatusCode::OK, content_type, body),
         Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error:#}\n")),
     }
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
