@@ -116,8 +116,13 @@ fn exposition_of_an_idle_vm() -> Result<String> {
         unattributed: Counters::default(),
         histograms: Histograms::default(),
     };
-    let health =
-        Health { scrape_duration: Duration::ZERO, scrape_errors: 0, attachment: None, process: None };
+    let health = Health {
+        scrape_duration: Duration::ZERO,
+        scrape_errors: 0,
+        textfile_errors: Some(0),
+        attachment: None,
+        process: None,
+    };
     Ok(metrics::encode(&snapshot, &health)?)
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{BackendChoice, CliError, Stop, note, serve::ServeArgs, tracer::Tracer};
+use super::{BackendChoice, CliError, Stop, complaint::Complaint, serve::ServeArgs, tracer::Tracer};
 use crate::bpf::Options;
 
 /// How often new VMs are identified, and KVM's comings and goings noticed.
@@ -73,7 +73,7 @@ impl Orders {
 /// there is another.
 async fn upkeep(tracer: Tracer, mut orders: Orders) {
     let mut tick = tokio::time::interval(UPKEEP_EVERY);
-    let mut said = String::new();
+    let mut complaint = Complaint::default();
     loop {
         let work: fn(&Tracer) -> anyhow::Result<()> = tokio::select! {
             _ = tick.tick() => Tracer::look_after,
@@ -85,10 +85,7 @@ async fn upkeep(tracer: Tracer, mut orders: Orders) {
         };
         let tracer = tracer.clone();
         let done = tokio::task::spawn_blocking(move || work(&tracer)).await;
-        let error = done.ok().and_then(Result::err).map_or(String::new(), |error| format!("{error:#}"));
-        if error != said {
-            note(if error.is_empty() { "tracing works again" } else { &error });
-            said = error;
-        }
+        // A panic has been told already.
+        complaint.hear(done.unwrap_or(Ok(())), "tracing works again");
     }
 }

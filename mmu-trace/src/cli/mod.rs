@@ -1,5 +1,6 @@
 //! The command line: the only place that prints and that decides exit codes.
 
+mod complaint;
 pub mod daemon;
 mod damage;
 pub mod doctor;
@@ -11,6 +12,7 @@ pub mod replay;
 pub mod report;
 pub mod serve;
 mod stop;
+mod textfile;
 mod tracer;
 pub mod vms;
 

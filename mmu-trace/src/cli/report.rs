@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::{CliError, damage, note, output};
+use super::{
+    CliError, damage, note,
+    output::{self, Readers},
+};
 use crate::{
     capture::{self, End, EndReason},
     model::Snapshot,
@@ -43,7 +46,7 @@ pub fn run(args: &ReportArgs) -> Result<(), CliError> {
     if let Some(snapshot) = &summary.snapshot {
         let text = render(snapshot, args.format)?;
         match &args.output {
-            Some(path) => output::write_file(path, &text)?,
+            Some(path) => output::write_file(path, &text, Readers::AsBefore)?,
             None => output::print(&text)?,
         }
     }

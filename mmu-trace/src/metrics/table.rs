@@ -193,6 +193,8 @@ series! {
         "How long it took to read the counters for this scrape.";
     SCRAPE_ERRORS = Counter "mmu_trace_scrape_errors_total" [""] [],
         "Scrapes that failed because the counters could not be read.";
+    TEXTFILE_ERRORS = Counter "mmu_trace_textfile_errors_total" [""] [],
+        "Text files for node_exporter that could not be written; the last one then stays.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" ["seconds"] [],
         "User and system CPU time of this daemon; the probes' time is not in it.";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes" ["bytes"] [],

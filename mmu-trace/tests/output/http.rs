@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,6 +11,7 @@ use mmu_trace::{
     http::{MAX_CONNECTIONS, Server},
     metrics::CONTENT_TYPE,
     model::Snapshot,
+    scrape::Scraper,
     source::Source,
 };
 use tokio::{
@@ -47,8 +49,8 @@ struct Running {
 async fn start(failures: u32) -> Running {
     let mut snapshot = fixture::noop();
     snapshot.vms[0].identity.name = "<script>".into();
-    let source = Box::new(Flaky { failures, snapshot });
-    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), source).await.unwrap();
+    let scraper = Arc::new(Scraper::new(Box::new(Flaky { failures, snapshot })));
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), scraper).await.unwrap();
     let address = server.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.serve(async { _ = stopped.await }));
@@ -162,8 +164,8 @@ async fn a_failed_scrape_is_answered_counted_and_survived() {
 #[tokio::test]
 async fn a_port_in_use_is_an_error() {
     let server = start(0).await;
-    let source = Box::new(Flaky { failures: 0, snapshot: fixture::empty() });
-    let error = Server::bind(server.address, source).await.err().unwrap();
+    let scraper = Scraper::new(Box::new(Flaky { failures: 0, snapshot: fixture::empty() }));
+    let error = Server::bind(server.address, Arc::new(scraper)).await.err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }
 

@@ -1,6 +1,11 @@
 //! `mmu-trace replay` as a user and a scraper meet it.
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    process::{Command, Output},
+    thread,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -82,7 +87,53 @@ fn what_cannot_be_replayed_is_refused_at_once() {
     let served = Served::start(&path, &[]);
     let (code, message) = replay(&[file, "--listen", &served.address.to_string()]);
     assert!(code == Some(1) && message.contains("another mmu-trace may be running"), "{message}");
-    truncate(&path, std::fs::metadata(&path).unwrap().len() as usize - 20);
+    truncate(&path, fs::metadata(&path).unwrap().len() as usize - 20);
     let (code, message) = replay(&[file]);
     assert!(code == Some(4) && message.contains("there is nothing to show; record again"), "{message}");
+}
+
+/// Waits until `is_there` says so.
+fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if is_there() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what} did not come");
+}
+
+#[test]
+fn the_text_file_has_the_same_figures_while_it_runs() {
+    let dir = TempDir::new().unwrap();
+    let path = capture(dir.path(), &[fixture::noop()]);
+    let textfile = dir.path().join("mmu-trace.prom");
+    let served = Served::start(&path, &["--textfile", textfile.to_str().unwrap()]);
+    wait_for("the text file", || textfile.exists());
+    assert!(fs::read_to_string(&textfile).unwrap().contains(&format!("{MERGES} 1024\n")));
+    assert_eq!(served.stop().0, Some(0));
+    assert!(!textfile.exists());
+}
+
+#[test]
+fn a_text_file_that_cannot_be_written_is_said_once_and_stops_nothing() {
+    let dir = TempDir::new().unwrap();
+    let path = capture(dir.path(), &[fixture::noop()]);
+    let mut served = Served::start(&path, &["--textfile", "/dev/full", "--textfile-interval", "10ms"]);
+    assert_eq!(
+        served.next_message(),
+        "mmu-trace: writing /dev/full: No space left on device (os error 28)\n"
+    );
+    wait_for("a third failure", || {
+        let metrics = served.metrics();
+        let errors = metrics.lines().find_map(|line| line.strip_prefix("mmu_trace_textfile_errors_total "));
+        errors.unwrap().parse::<u32>().unwrap() >= 3
+    });
+    assert_eq!(served.stop(), (Some(0), "mmu-trace: stopped\n".to_owned()));
+}
+
+#[test]
+fn an_interval_without_a_text_file_is_wrong_usage() {
+    let (code, message) = replay(&["c.mmt", "--textfile-interval", "1s"]);
+    assert!(code == Some(2) && message.contains("--textfile"), "{message}");
 }

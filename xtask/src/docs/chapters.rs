@@ -87,7 +87,8 @@ pub(super) const fn chapter(subject: Subject) -> (&'static str, &'static str) {
         Subject::Daemon => (
             "The daemon",
             "What measuring costs, and whether it works. Good: scrapes in milliseconds, no errors, steady \
-             memory. Bad: errors that grow.",
+             memory. Bad: errors that grow. With `--textfile` the file has everything but `process_*`, of \
+             which node_exporter has its own; without it there is no `textfile_errors_total`.",
         ),
     }
 }
