@@ -3,6 +3,7 @@
 mod fixture;
 mod http;
 mod metrics;
+mod prometheus;
 mod replay;
 mod report;
 mod served;

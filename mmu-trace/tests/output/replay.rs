@@ -31,7 +31,7 @@ fn the_last_figures_are_served_as_the_daemon_would() {
     let metrics = served.metrics();
     assert!(metrics.contains(&format!("{MERGES} 1024\n")), "{metrics}");
     assert!(!metrics.contains("mmu_trace_attachments_total"), "a replay attaches nothing");
-    let page = String::from_utf8(get(served.address, "/", "")).unwrap();
+    let page = String::from_utf8(get(served.address, "/")).unwrap();
     assert!(page.contains("6.1.0-38-cloud-amd64"), "{page}");
     assert!(served.messages.contains("its last figures, after 30.0 s\n"), "{}", served.messages);
     assert_eq!(served.stop(), (Some(0), "mmu-trace: stopped\n".to_owned()));

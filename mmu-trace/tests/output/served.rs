@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
@@ -77,7 +77,7 @@ impl Served {
 
     /// The text of `/metrics`.
     pub(crate) fn metrics(&self) -> String {
-        let answer = String::from_utf8(get(self.address, "/metrics", "")).unwrap();
+        let answer = String::from_utf8(get(self.address, "/metrics")).unwrap();
         answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
@@ -99,14 +99,19 @@ impl Drop for Served {
     }
 }
 
-/// The whole answer to a `GET`; `headers` end in a line break each.
-pub(crate) fn get(address: SocketAddr, path: &str, headers: &str) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").unwrap();
+/// The whole answer to a `GET`.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Vec<u8> {
+    try_get(address, path).unwrap()
+}
+
+/// The same of a server that may not be there.
+pub(crate) fn try_get(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    answer
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
 }
 
 /// Cuts the end of a file off.
