@@ -65,7 +65,7 @@ impl Scraper {
     }
 
     /// The exposition for a text file of node_exporter: without the series about a process, of which
-    /// node_exporter has its own. It fails where it finds one twice.
+    /// node_exporter has its own: it logs an error at every scrape where it finds them twice.
     ///
     /// # Errors
     /// As [`Scraper::snapshot`].
