@@ -19,7 +19,7 @@ altogether. Not among them, because their product is large, are most pairs of `c
 the invalidations, and avoidable refaults of other causes than KSM and copy on write: such a series begins \
 with its first event.
 - **To the end of the VM.** A VM's series are gone at the first scrape after it has ended. `unattributed` in \
-`domain` takes what belongs to no known VM, and stays.
+`domain` takes what belongs to no VM, and stays; `other` the VMs beyond `daemon --max-vms`, together.
 - **Counters start from 0** with the daemon, with the VM, and whenever tracing begins anew \
 (`mmu_trace_attachments_total`).
 - **Join keys.** `domain` and `uuid` are those of the libvirt exporters; everything else that is known of a \

@@ -11,7 +11,10 @@ use mmu_trace_ebpf::kind::{Cause, FaultResult, Gap, Initiator, Outcome};
 
 /// A label and what it says.
 const LABELS: &[(&str, &str)] = &[
-    ("domain", "The VM's name, or `comm-pid` where it has none; `unattributed` for events of no known VM."),
+    (
+        "domain",
+        "The VM's name, or `comm-pid` where it has none; `other` for all beyond `--max-vms`; `unattributed` for events of no VM.",
+    ),
     ("uuid", "The VM's UUID, empty where its VMM was given none."),
     ("cause", "Why the kernel changed the mapping; listed below."),
     ("initiator", "Whose task did it; listed below."),
@@ -26,10 +29,7 @@ const LABELS: &[(&str, &str)] = &[
     ),
     ("symbol", "The kernel function a hook is attached to, or was looked for."),
     ("stage", "Where a recording lost events: `ring_buffer`."),
-    (
-        "map",
-        "The BPF map that was full: `tasks`, `pages`, `vms` (more VMs than `--max-vms`), `invalidations`.",
-    ),
+    ("map", "The BPF map that was full: `tasks`, `pages`, `vms` (VMs counted as `other`), `invalidations`."),
     ("mode", "`direct` with `change_pte` in the kernel, `counterfactual` without."),
     ("arch", "`uname -m`."),
     ("release", "`uname -r`."),
