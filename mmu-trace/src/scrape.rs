@@ -89,7 +89,9 @@ impl Scraper {
             attachment,
             process,
         };
-        Ok(metrics::encode(&snapshot, &health)?)
+        // A thousand VMs are a hundred thousand lines.
+        let text = tokio::task::spawn_blocking(move || metrics::encode(&snapshot, &health)).await;
+        Ok(text.context("the encoder of the metrics panicked")??)
     }
 
     async fn read(&self) -> anyhow::Result<Reading> {

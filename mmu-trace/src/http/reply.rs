@@ -1,6 +1,5 @@
 //! From a request to its response.
 
-use anyhow::Context;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -8,10 +7,7 @@ use hyper::{
     header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS},
 };
 
-use super::{
-    encoding::{self, Encoding},
-    page,
-};
+use super::{encoding::Encoding, page};
 use crate::{metrics, scrape::Scraper};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -25,19 +21,22 @@ pub(super) async fn to<B>(request: &Request<B>, scraper: &Scraper) -> Response<F
         return response;
     }
     match request.uri().path() {
-        "/metrics" => encoded(scraper.metrics().await, Encoding::wanted(request.headers())),
+        "/metrics" => {
+            let wanted = Encoding::wanted(request.headers());
+            let body = match scraper.metrics().await {
+                Ok(text) => wanted.encode(text).await,
+                Err(error) => Err(error),
+            };
+            encoded(body, wanted)
+        }
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
         "/" => answer(HTML, scraper.snapshot().await.map(|snapshot| page::landing(&snapshot))),
         _ => response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics\n"),
     }
 }
 
-/// The exposition in the coding that the client wants.
-fn encoded(text: anyhow::Result<String>, encoding: Encoding) -> Response<Full<Bytes>> {
-    let body = text.and_then(|text| match encoding {
-        Encoding::Identity => Ok(text.into_bytes()),
-        Encoding::Gzip => encoding::gzip(text.as_bytes()).context("compressing the metrics"),
-    });
+/// The exposition in `encoding`.
+fn encoded(body: anyhow::Result<Vec<u8>>, encoding: Encoding) -> Response<Full<Bytes>> {
     let is_ok = body.is_ok();
     let mut response = answer(metrics::CONTENT_TYPE, body);
     let headers = response.headers_mut();
