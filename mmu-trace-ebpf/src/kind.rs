@@ -5,11 +5,11 @@
 
 /// Declares a fieldless `repr(u8)` enum with its label, its count and its checked conversion.
 macro_rules! kinds {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[doc = $vdoc:literal])* $variant:ident = $label:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
-        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+        pub enum $name { $($(#[doc = $vdoc])* $variant,)+ }
 
         impl $name {
             /// Every value, in discriminant order.
@@ -21,6 +21,13 @@ macro_rules! kinds {
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// What the value means, for the documents: its own comment.
+            #[cfg(not(target_arch = "bpf"))]
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($vdoc),*).trim_ascii(),)+ }
             }
 
             /// The value with discriminant `raw`, if there is one.
@@ -192,7 +199,7 @@ kinds! {
         OrphanBracket = "orphan_bracket",
         /// A `change_pte` outside every known bracket.
         Unbracketed = "unbracketed",
-        /// More than [`crate::task::MAX_DEPTH`] nested brackets in one task.
+        /// More than `task::MAX_DEPTH` nested brackets in one task.
         NestedTooDeep = "nested_too_deep",
         /// A non-blocking `invalidate_range_start` that failed and so has no end; not a loss.
         AbandonedBracket = "abandoned_bracket",

@@ -20,5 +20,6 @@ pub mod metrics;
 pub mod model;
 pub mod record;
 pub mod report;
+pub mod scrape;
 pub mod source;
 pub mod vm;

@@ -1,6 +1,10 @@
 //! Where snapshots come from: the live tracer or a capture.
 
+mod replay;
+
 use std::time::Duration;
+
+pub use replay::Replay;
 
 use crate::model::Snapshot;
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{ebpf, lab, tools};
+use crate::{docs, ebpf, lab, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,6 +18,9 @@ pub(crate) struct Args {
 /// allowed to; a machine that refuses even root sets it to `optional`.
 const BPF_TESTS: &str = "MMU_TRACE_BPF_TESTS";
 
+/// `required`: tests that need promtool and Prometheus fail where they would be skipped.
+const PROMETHEUS_TESTS: &str = "MMU_TRACE_PROMETHEUS_TESTS";
+
 /// Steps and lab checks, counted together.
 #[derive(Default)]
 struct Count {
@@ -28,6 +31,7 @@ struct Count {
 /// Runs everything, whatever fails, and ends with one line of counts.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut count = Count::default();
+    warn_of_skipped_tests();
     for arguments in
         ["fmt --all --check", "clippy --workspace --all-targets -- -D warnings", "test --workspace"]
     {
@@ -39,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             tools::run(cargo.args(arguments.split(' ')))
         });
     }
+    count.step("cargo xtask docs --check", || docs::run(&docs::Args { check: true }));
     count.step("cargo xtask ebpf --check", || ebpf::run(&ebpf::Args { check: true }));
     if !args.no_lab {
         for (arguments, lab) in lab::Args::for_ci() {
@@ -50,6 +55,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("ci failed");
     }
     Ok(())
+}
+
+/// Says what cargo does not: it shows nothing of tests that pass.
+fn warn_of_skipped_tests() {
+    let missing: Vec<&str> =
+        ["promtool", "prometheus"].into_iter().filter(|name| tools::find(name).is_none()).collect();
+    let is_required = std::env::var_os(PROMETHEUS_TESTS).is_some_and(|value| value == "required");
+    if !missing.is_empty() && !is_required {
+        let missing = missing.join(" and ");
+        println!("{missing} not installed (Debian: prometheus): the tests that need it are skipped");
+    }
 }
 
 impl Count {

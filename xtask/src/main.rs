@@ -1,6 +1,7 @@
 //! Build, lab and check tasks: `cargo xtask <task>`.
 
 mod ci;
+mod docs;
 mod ebpf;
 mod lab;
 mod nightly;
@@ -21,6 +22,8 @@ struct Cli {
 enum Task {
     /// Run every test there is, the lab included.
     Ci(ci::Args),
+    /// Write the page of all metrics, or check the committed one.
+    Docs(docs::Args),
     /// Build the BPF object, or check the committed one.
     Ebpf(ebpf::Args),
     /// Boot a KVM host under emulation, trace it, and compare every count with the kernel's own.
@@ -30,6 +33,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Ci(args) => ci::run(&args),
+        Task::Docs(args) => docs::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Lab(args) => lab::run(&args),
     };

@@ -1,29 +1,23 @@
 //! `mmu-trace daemon`: serves the metrics.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{BackendChoice, CliError, Stop, note, tracer::Tracer};
-use crate::{bpf::Options, http::Server};
+use super::{BackendChoice, CliError, Stop, complaint::Complaint, serve::ServeArgs, tracer::Tracer};
+use crate::bpf::Options;
 
 /// How often new VMs are identified, and KVM's comings and goings noticed.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the metrics are served if nobody says otherwise: this host only.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9948);
-
 /// Arguments of `daemon`.
 #[derive(Args, Debug)]
 pub struct DaemonArgs {
-    /// Address and port of the metrics server.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = DEFAULT_LISTEN)]
-    pub listen: SocketAddr,
+    /// Where the metrics go.
+    #[command(flatten)]
+    pub serve: ServeArgs,
     /// How to attach to kernel functions.
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
@@ -47,23 +41,19 @@ pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    runtime.block_on(serve(args.listen, Tracer::new(options)))
+    runtime.block_on(serve(&args.serve, Tracer::new(options)))
 }
 
-async fn serve(address: SocketAddr, tracer: Tracer) -> Result<(), CliError> {
+async fn serve(args: &ServeArgs, tracer: Tracer) -> Result<(), CliError> {
     let mut stop = Stop::new()?;
     let orders = Orders::new()?;
-    let source = Box::new(tracer.clone());
     // Before anything is attached: a daemon that is refused must not cost the guests anything.
-    let server = Server::bind(address, source).await.map_err(|source| CliError::Bind { address, source })?;
+    let serving = args.bind(Box::new(tracer.clone())).await?;
     tracer.start()?;
-    let address = server.local_addr().context("asking for the bound address")?;
-    note(&format!("serving http://{address}/metrics"));
     let upkeep = tokio::spawn(upkeep(tracer, orders));
-    server.serve(stop.requested()).await;
+    let served = serving.run(&mut stop).await;
     upkeep.abort();
-    note("stopped");
-    Ok(())
+    served
 }
 
 /// SIGUSR1 and SIGUSR2, caught from creation on.
@@ -83,7 +73,7 @@ impl Orders {
 /// there is another.
 async fn upkeep(tracer: Tracer, mut orders: Orders) {
     let mut tick = tokio::time::interval(UPKEEP_EVERY);
-    let mut said = String::new();
+    let mut complaint = Complaint::default();
     loop {
         let work: fn(&Tracer) -> anyhow::Result<()> = tokio::select! {
             _ = tick.tick() => Tracer::look_after,
@@ -95,10 +85,7 @@ async fn upkeep(tracer: Tracer, mut orders: Orders) {
         };
         let tracer = tracer.clone();
         let done = tokio::task::spawn_blocking(move || work(&tracer)).await;
-        let error = done.ok().and_then(Result::err).map_or(String::new(), |error| format!("{error:#}"));
-        if error != said {
-            note(if error.is_empty() { "tracing works again" } else { &error });
-            said = error;
-        }
+        // A panic has been told already.
+        complaint.hear(done.unwrap_or(Ok(())), "tracing works again");
     }
 }

@@ -1,13 +1,18 @@
 //! The command line: the only place that prints and that decides exit codes.
 
+mod complaint;
 pub mod daemon;
+mod damage;
 pub mod doctor;
 mod error;
 mod output;
 mod progress;
 pub mod record;
+pub mod replay;
 pub mod report;
+pub mod serve;
 mod stop;
+mod textfile;
 mod tracer;
 pub mod vms;
 
@@ -40,6 +45,8 @@ enum Command {
     Record(record::RecordArgs),
     /// Show what a capture says.
     Report(report::ReportArgs),
+    /// Serve a capture's metrics as the daemon would.
+    Replay(replay::ReplayArgs),
     /// List the VMs of this host.
     Vms(vms::VmsArgs),
     /// Say what this kernel offers, hook by hook.
@@ -93,6 +100,7 @@ fn run(command: &Command) -> Result<(), CliError> {
         Command::Daemon(args) => daemon::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Vms(args) => vms::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
@@ -147,6 +155,6 @@ mod tests {
     #[test]
     fn the_daemon_listens_on_this_host_only_unless_told() {
         let Tracing::Daemon(args) = Tracing::try_parse_from(["x", "daemon"]).unwrap() else { panic!() };
-        assert_eq!(args.listen.to_string(), "127.0.0.1:9948");
+        assert_eq!(args.serve.listen.to_string(), "127.0.0.1:9948");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -23,23 +24,32 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Who may read a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Who could read the old one; where there is none, whom the umask allows.
+    AsBefore,
+    /// Everybody, whatever the umask.
+    Everyone,
+}
+
 /// Writes `text` to `path`, whole or not at all: a file beside it is renamed over it. What is no
 /// regular file (`/dev/stdout`, a pipe) is written to.
 ///
 /// # Errors
 /// If it cannot be written; an existing file is then unchanged.
-pub(super) fn write_file(path: &Path, text: &str) -> Result<(), CliError> {
+pub(super) fn write_file(path: &Path, text: &str, readers: Readers) -> Result<(), CliError> {
     let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    let written = if special { fs::write(path, text) } else { replace(path, text) };
+    let written = if special { fs::write(path, text) } else { replace(path, text, readers) };
     written.map_err(|source| CliError::Output { target: path.display().to_string(), source })
 }
 
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+fn replace(path: &Path, text: &str, readers: Readers) -> io::Result<()> {
     // A symbolic link stays one: what it points to is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let draft = draft(&path)?;
     let written = write_new(&draft, text)
-        .and_then(|()| keep_mode(&path, &draft))
+        .and_then(|()| set_mode(&path, &draft, readers))
         .and_then(|()| fs::rename(&draft, &path));
     if written.is_err() {
         // It may not even exist; the first error is the one that counts.
@@ -58,24 +68,25 @@ fn draft(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    // A process with this id that was killed may have left one; in a container the id is always the same.
+    _ = fs::remove_file(path);
     let mut file: File = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
-/// Who may read the old file at `path` may read the new one, and nobody else.
-fn keep_mode(path: &Path, draft: &Path) -> io::Result<()> {
-    match fs::metadata(path) {
-        Ok(old) => fs::set_permissions(draft, old.permissions()),
+/// Sets who may read the new file at `draft`, before it takes the place of the one at `path`.
+fn set_mode(path: &Path, draft: &Path, readers: Readers) -> io::Result<()> {
+    match (readers, fs::metadata(path)) {
+        (Readers::Everyone, _) => fs::set_permissions(draft, Permissions::from_mode(0o644)),
+        (Readers::AsBefore, Ok(old)) => fs::set_permissions(draft, old.permissions()),
         // There is none, or the rename will say what is wrong.
-        Err(_) => Ok(()),
+        (Readers::AsBefore, Err(_)) => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -83,7 +94,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report.txt");
         fs::write(&path, "old").unwrap();
-        write_file(&path, "new").unwrap();
+        write_file(&path, "new", Readers::AsBefore).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -94,15 +105,25 @@ mod tests {
         let path = dir.path().join("report.txt");
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        write_file(&path, "new").unwrap();
+        write_file(&path, "new", Readers::AsBefore).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_draft_that_a_killed_process_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report.txt");
+        fs::write(draft(&path).unwrap(), "half").unwrap();
+        write_file(&path, "new", Readers::AsBefore).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn an_unwritable_place_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("none/report.txt");
-        let error = write_file(&path, "x").unwrap_err();
+        let error = write_file(&path, "x", Readers::AsBefore).unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(error.chain().contains("none/report.txt"), "{}", error.chain());
     }

@@ -80,7 +80,7 @@ fn unknown_vm(name: &str, known: &[&VmIdentity]) -> CliError {
 }
 
 /// A duration above zero in the notation of the `humantime` crate.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be longer than nothing; write 30s, 5min or 1h".to_owned()),
         Ok(duration) => Ok(duration),

@@ -1,19 +1,19 @@
 //! `mmu-trace report`: what a capture says.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use mmu_trace_ebpf::kind::Gap;
 
-use super::{CliError, note, output};
+use super::{
+    CliError, damage, note,
+    output::{self, Readers},
+};
 use crate::{
     capture::{self, End, EndReason, Item, ReadError, Summary},
     model::Snapshot,
-    report::{Document, Provenance, Report, Timeline, count, html, plural, text},
+    report::{Document, Provenance, Report, Timeline, count, html, text},
 };
 
 /// Arguments of `report`.
@@ -45,7 +45,7 @@ pub enum Format {
 /// # Errors
 /// If the capture cannot be read or the output not be written.
 pub fn run(args: &ReportArgs) -> Result<(), CliError> {
-    let (summary, timeline) = read(args).map_err(unreadable)?;
+    let (summary, timeline) = read(args).map_err(damage::unreadable)?;
     if let Some(snapshot) = &summary.snapshot {
         let text = match args.format {
             Format::Text => text(snapshot),
@@ -53,7 +53,7 @@ pub fn run(args: &ReportArgs) -> Result<(), CliError> {
             Format::Html => as_page(&args.file, &summary, snapshot, &timeline),
         };
         match &args.output {
-            Some(path) => output::write_file(path, &text)?,
+            Some(path) => output::write_file(path, &text, Readers::AsBefore)?,
             None => output::print(&text)?,
         }
     }
@@ -64,7 +64,7 @@ pub fn run(args: &ReportArgs) -> Result<(), CliError> {
         ));
     }
     // Shown first, then refused: the exit code tells a script what the text tells a person.
-    check(&args.file, summary)
+    damage::check(&args.file, summary, "the report shows")
 }
 
 /// The capture and, where the report shows them, its events by time.
@@ -119,51 +119,4 @@ fn ended(end: Option<&End>) -> &'static str {
         Some(EndReason::Unknown) => "for a reason that this version does not know",
         None => "unknown: the end of the capture is missing",
     }
-}
-
-/// What kind of failure it is that a capture cannot be read, or not to its end.
-fn unreadable(error: ReadError) -> CliError {
-    match error {
-        ReadError::Open { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
-            let advice = "a capture is readable by its owner only, run it with sudo";
-            CliError::Failed(anyhow!(source).context(format!("cannot open {}; {advice}", path.display())))
-        }
-        ReadError::Open { .. } | ReadError::Read { .. } => CliError::Failed(error.into()),
-        _ => CliError::Capture(error.into()),
-    }
-}
-
-/// Whether `summary` is of a whole capture; otherwise what is missing, and what that means.
-fn check(path: &Path, summary: Summary) -> Result<(), CliError> {
-    let damage = describe_damage(&summary);
-    let shown = match &summary.snapshot {
-        Some(_) if summary.is_intact() => return Ok(()),
-        None => "no figures could be read, so there is no report; record again",
-        Some(snapshot) if snapshot.quality.truncated => {
-            "the report shows the last figures that could be read"
-        }
-        Some(_) => "the last figures are intact and the report shows them",
-    };
-    if let Some(error) = summary.stopped {
-        note(shown);
-        return Err(unreadable(error));
-    }
-    let damage = damage.unwrap_or_else(|| "it has an end, but no content".to_owned());
-    Err(CliError::Capture(anyhow!("{}: {damage}; {shown}", path.display())))
-}
-
-/// What is missing from a capture; `None` if it is whole.
-fn describe_damage(summary: &Summary) -> Option<String> {
-    // What a cut leaves of the last block is part of the missing end.
-    let is_before_end = |position| summary.truncated.is_none_or(|end| position < end);
-    let damaged: u64 = summary
-        .damage
-        .iter()
-        .filter(|damage| is_before_end(damage.position))
-        .map(|damage| damage.bytes)
-        .sum();
-    let damage = (damaged > 0).then(|| format!("{} damaged", plural(damaged, "byte is", "bytes are")));
-    let end = summary.truncated.map(|end| format!("its end is missing, from byte {end} on"));
-    let missing: Vec<String> = damage.into_iter().chain(end).collect();
-    (!missing.is_empty()).then(|| missing.join(" and "))
 }

@@ -5,6 +5,7 @@
 //! kernel's backlog), their life by [`MAX_CONNECTION_LIFE`], a request's header by
 //! [`HEADER_TIMEOUT`]. A failed scrape is answered with 500, counted, and stops nothing.
 
+mod encoding;
 mod page;
 mod reply;
 
@@ -19,8 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::source::Source;
-use reply::Scraper;
+use crate::scrape::Scraper;
 
 /// Connections served at a time: a few scrapers and a few people.
 pub const MAX_CONNECTIONS: usize = 32;
@@ -40,13 +40,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `address`; port 0 takes any free port.
+    /// Binds `address`, to serve what `scraper` knows; port 0 takes any free port.
     ///
     /// # Errors
     /// If the address is in use, not ours or not permitted.
-    pub async fn bind(address: SocketAddr, source: Box<dyn Source>) -> io::Result<Self> {
+    pub async fn bind(address: SocketAddr, scraper: Arc<Scraper>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, scraper: Arc::new(Scraper::new(source)) })
+        Ok(Self { listener, scraper })
     }
 
     /// The address it is bound to.
@@ -99,7 +99,7 @@ async fn connection(
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let scraper = Arc::clone(&scraper);
-        async move { Ok::<_, std::convert::Infallible>(scraper.reply(&request).await) }
+        async move { Ok::<_, std::convert::Infallible>(reply::to(&request, &scraper).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()

@@ -22,9 +22,11 @@ pub struct Health {
     pub scrape_duration: Duration,
     /// Scrapes that got none.
     pub scrape_errors: u64,
+    /// Text files that could not be written; `None` if none is to be.
+    pub textfile_errors: Option<u64>,
     /// How the source stands to the kernel; `None` if it traces none.
     pub attachment: Option<Attachment>,
-    /// This process; `None` if `/proc/self` could not be read.
+    /// This process; `None` if `/proc/self` could not be read, or somebody else tells of it.
     pub process: Option<Process>,
 }
 
@@ -37,6 +39,9 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, health: &Hea
     }
     exposition.set(&table::SCRAPE_DURATION, &[], health.scrape_duration.as_secs_f64());
     exposition.add(&table::SCRAPE_ERRORS, &[], health.scrape_errors);
+    if let Some(errors) = health.textfile_errors {
+        exposition.add(&table::TEXTFILE_ERRORS, &[], errors);
+    }
     if let Some(process) = &health.process {
         add_process(exposition, process);
     }

@@ -11,9 +11,36 @@ pub enum Kind {
     Histogram,
 }
 
+/// What a family of series is about: the chapters of `docs/metrics.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// `change_pte` and what came of it.
+    ChangePte,
+    /// Invalidations of guest memory.
+    Invalidations,
+    /// Guest page faults.
+    PageFaults,
+    /// Faults on pages that were torn down before.
+    Refaults,
+    /// What KSM did to the VM's memory.
+    Ksm,
+    /// Who the VMs are.
+    Vms,
+    /// Distributions over the whole host.
+    Durations,
+    /// What this host lets us trace.
+    Tracing,
+    /// What may be missing.
+    Completeness,
+    /// The daemon itself.
+    Daemon,
+}
+
 /// One family of series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Series {
+    /// What it is about.
+    pub subject: Subject,
     /// Its full name.
     pub name: &'static str,
     /// Its type.
@@ -26,20 +53,45 @@ pub struct Series {
     pub labels: &'static [&'static str],
 }
 
-/// Declares the series and the list of all of them.
+impl Subject {
+    /// Every subject, in the order of the exposition.
+    pub const ALL: &[Self] = &[
+        Self::ChangePte,
+        Self::Invalidations,
+        Self::PageFaults,
+        Self::Refaults,
+        Self::Ksm,
+        Self::Vms,
+        Self::Durations,
+        Self::Tracing,
+        Self::Completeness,
+        Self::Daemon,
+    ];
+}
+
+/// Declares the series by subject, and the list of all of them.
 macro_rules! series {
-    ($($id:ident = $kind:ident $name:literal [$unit:literal] $labels:expr, $help:literal;)+) => {
-        $(
+    ($([$subject:ident]
+        $($id:ident = $kind:ident $name:literal [$unit:literal] $labels:expr, $help:literal;)+
+    )+) => {
+        $($(
             #[doc = $help]
-            pub const $id: Series =
-                Series { name: $name, kind: Kind::$kind, unit: $unit, help: $help, labels: &$labels };
-        )+
+            pub const $id: Series = Series {
+                subject: Subject::$subject,
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                help: $help,
+                labels: &$labels,
+            };
+        )+)+
         /// All series, in the order of the exposition.
-        pub const ALL: &[Series] = &[$($id,)+];
+        pub const ALL: &[Series] = &[$($($id,)+)+];
     };
 }
 
 series! {
+    [ChangePte]
     CHANGE_PTE = Counter "mmu_trace_change_pte_total" [""] ["domain", "uuid", "cause"],
         "Calls of __mmu_notifier_change_pte by caller. Absent on kernels without it (6.10 and later).";
     CHANGE_PTE_NOOP = Counter "mmu_trace_change_pte_noop_total" [""] ["domain", "uuid", "cause", "reason"],
@@ -50,6 +102,8 @@ series! {
         "Time inside __mmu_notifier_change_pte.";
     WOULD_BE_CHANGE_PTE = Counter "mmu_trace_would_be_change_pte_total" [""] ["domain", "uuid", "cause"],
         "Brackets of __mmu_notifier_invalidate_range_start and _end that call change_pte on kernels that have it.";
+
+    [Invalidations]
     INVALIDATIONS = Counter "mmu_trace_invalidations_total" [""] ["domain", "uuid", "cause", "initiator"],
         "Finished brackets of __mmu_notifier_invalidate_range_start and _end by caller and task.";
     INVALIDATED_PAGES = Counter "mmu_trace_invalidated_pages_total" ["pages"] ["domain", "uuid", "cause", "initiator"],
@@ -59,6 +113,8 @@ series! {
     INVALIDATION_SECONDS = Counter "mmu_trace_invalidation_seconds_total" ["seconds"]
         ["domain", "uuid", "cause", "initiator"],
         "Time from invalidate_range_start to invalidate_range_end, in which guest faults on the range retry.";
+
+    [PageFaults]
     PAGE_FAULTS = Counter "mmu_trace_page_faults_total" [""] ["domain", "uuid", "result"],
         "Finished calls of kvm_mmu_page_fault (arm64: kvm_handle_guest_abort) by RET_PF result.";
     PAGE_FAULTS_STARTED = Counter "mmu_trace_page_faults_started_total" [""] ["domain", "uuid"],
@@ -67,6 +123,8 @@ series! {
         "Those that hit a mapping which did not allow the access (x86: P=1; arm64: permission, access flag).";
     PAGE_FAULT_SECONDS_TOTAL = Counter "mmu_trace_page_fault_seconds_total" ["seconds"] ["domain", "uuid"],
         "Time inside kvm_mmu_page_fault.";
+
+    [Refaults]
     REFAULTS = Counter "mmu_trace_refaults_total" [""] ["domain", "uuid", "cause"],
         "Guest faults that reinstalled a mapping which an invalidation had torn down, by its cause.";
     AVOIDABLE_REFAULTS = Counter "mmu_trace_avoidable_refaults_total" [""] ["domain", "uuid", "cause"],
@@ -75,6 +133,8 @@ series! {
         "Time inside kvm_mmu_page_fault in refaults.";
     AVOIDABLE_REFAULT_SECONDS = Counter "mmu_trace_avoidable_refault_seconds_total" ["seconds"] ["domain", "uuid"],
         "Time inside kvm_mmu_page_fault in avoidable refaults.";
+
+    [Ksm]
     KSM_MERGES = Counter "mmu_trace_ksm_merges_total" [""] ["domain", "uuid"],
         "Pages merged by try_to_merge_one_page.";
     KSM_COW_BREAKS = Counter "mmu_trace_ksm_cow_breaks_total" [""] ["domain", "uuid"],
@@ -83,16 +143,22 @@ series! {
         "Brackets inside break_ksm: pages taken out of KSM.";
     KSM_FAILED_ATTEMPTS = Counter "mmu_trace_ksm_failed_attempts_total" [""] ["domain", "uuid"],
         "Calls of write_protect_page that tore the mapping down and then gave up.";
+
+    [Vms]
     VM_INFO = Gauge "mmu_trace_vm_info" [""] ["domain", "uuid", "pid", "vmm", "cgroup"],
         "A running VM; always 1.";
     VMS_IN_PROCESS = Gauge "mmu_trace_vms_in_process" [""] ["domain", "uuid"],
         "VMs in the VMM's process, the most seen at a time; they share all figures of this domain.";
+
+    [Durations]
     PAGE_FAULT_SECONDS = Histogram "mmu_trace_page_fault_seconds" ["seconds"] [],
         "Duration of kvm_mmu_page_fault on the whole host; the sum is estimated from the buckets.";
     REFAULT_SECONDS = Histogram "mmu_trace_refault_seconds" ["seconds"] [],
         "The same for refaults only; the sum is estimated from the buckets.";
     REFAULT_DELAY_SECONDS = Histogram "mmu_trace_refault_delay_seconds" ["seconds"] [],
         "From the end of the bracket that zapped a page to its refault; the sum is estimated from the buckets.";
+
+    [Tracing]
     BUILD_INFO = Gauge "mmu_trace_build_info" [""] ["version"],
         "The running version; always 1.";
     KERNEL_INFO = Gauge "mmu_trace_kernel_info" [""] ["release", "arch", "mode"],
@@ -107,6 +173,8 @@ series! {
         "How often tracing began: at the start and after kvm was replaced or released; counters then reset.";
     UNTRACED_SECONDS = Counter "mmu_trace_untraced_seconds_total" ["seconds"] [],
         "Time since tracing first began in which nothing was traced.";
+
+    [Completeness]
     LOST_EVENTS = Counter "mmu_trace_lost_events_total" [""] ["stage"],
         "Events a recording lost; no counter here comes from events.";
     MISSED_RETURNS = Counter "mmu_trace_missed_returns_total" [""] ["hook"],
@@ -119,10 +187,14 @@ series! {
         "Page records evicted before their refault; such refaults are not counted.";
     DATA_GAPS = Counter "mmu_trace_data_gaps_total" [""] ["gap"],
         "What the kernel side could not follow, by kind; before_start and abandoned_bracket are no loss.";
+
+    [Daemon]
     SCRAPE_DURATION = Gauge "mmu_trace_scrape_duration_seconds" ["seconds"] [],
         "How long it took to read the counters for this scrape.";
     SCRAPE_ERRORS = Counter "mmu_trace_scrape_errors_total" [""] [],
         "Scrapes that failed because the counters could not be read.";
+    TEXTFILE_ERRORS = Counter "mmu_trace_textfile_errors_total" [""] [],
+        "Text files for node_exporter that could not be written; the last one then stays.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" ["seconds"] [],
         "User and system CPU time of this daemon; the probes' time is not in it.";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes" ["bytes"] [],

@@ -1,13 +1,13 @@
 //! The series of the running VMs, and of events that belong to none.
 
-use mmu_trace_ebpf::kind::{Cause, FaultResult, Outcome};
+use mmu_trace_ebpf::kind::{Cause, FaultResult, Initiator, Outcome};
 
 use super::{
     exposition::Exposition,
     table::{self, Series},
 };
 use crate::{
-    model::{Counters, Figure, Refaults, Snapshot, Vm},
+    model::{Counters, Figure, Invalidation, Refaults, Snapshot, Vm},
     report::UNATTRIBUTED,
     vm::OTHER,
 };
@@ -24,9 +24,18 @@ const CHANGE_PTE_CAUSES: &[Cause] = &[
     Cause::Other,
 ];
 
-/// Causes whose refaults exist from the start; those of other causes once there is one.
-const REFAULT_CAUSES: &[Cause] =
+/// Causes whose avoidable refaults exist from the start; those of other causes once there is a refault.
+const AVOIDABLE_CAUSES: &[Cause] =
     &[Cause::KsmWriteProtect, Cause::KsmReplace, Cause::KsmUnmerge, Cause::CowGuest, Cause::CowHost];
+
+/// Invalidations whose series exist from the start: what KSM and copy on write do to every merged VM.
+/// All pairs would be 180, each of four families.
+const USUAL_INVALIDATIONS: &[(Cause, Initiator)] = &[
+    (Cause::KsmWriteProtect, Initiator::Ksmd),
+    (Cause::KsmReplace, Initiator::Ksmd),
+    (Cause::CowGuest, Initiator::Vcpu),
+    (Cause::CowHost, Initiator::Vmm),
+];
 
 const NOOP: &[Outcome] = &[Outcome::NoopZappedByBracket, Outcome::NoopZappedBySameOp, Outcome::NoopNotMapped];
 const EFFECTIVE: &[Outcome] = &[Outcome::EffectiveUpdated, Outcome::EffectiveDropped];
@@ -117,18 +126,21 @@ impl Domain<'_> {
         for (&cause, &n) in &counters.would_be {
             self.count_by(&table::WOULD_BE_CHANGE_PTE, &[folded(cause).label()], n);
         }
-        for row in &counters.invalidations {
-            let labels = [row.key.cause.label(), row.key.initiator.label()];
-            self.count_by(&table::INVALIDATIONS, &labels, row.ranges);
-            self.count_by(&table::INVALIDATED_PAGES, &labels, row.pages);
-            self.count_by(&table::INVALIDATIONS_ZAPPED, &labels, row.zapped);
-            let [cause, initiator] = labels;
-            self.exposition.add_ns(
-                &table::INVALIDATION_SECONDS,
-                &[self.name, self.uuid, cause, initiator],
-                row.ns,
-            );
+        for &(cause, initiator) in USUAL_INVALIDATIONS {
+            self.add_brackets(cause, initiator, [0; 4]);
         }
+        for Invalidation { key, ranges, pages, zapped, ns, .. } in &counters.invalidations {
+            self.add_brackets(key.cause, key.initiator, [*ranges, *pages, *zapped, *ns]);
+        }
+    }
+
+    fn add_brackets(&mut self, cause: Cause, initiator: Initiator, [ranges, pages, zapped, ns]: [u64; 4]) {
+        let labels = [cause.label(), initiator.label()];
+        self.count_by(&table::INVALIDATIONS, &labels, ranges);
+        self.count_by(&table::INVALIDATED_PAGES, &labels, pages);
+        self.count_by(&table::INVALIDATIONS_ZAPPED, &labels, zapped);
+        let [cause, initiator] = labels;
+        self.exposition.add_ns(&table::INVALIDATION_SECONDS, &[self.name, self.uuid, cause, initiator], ns);
     }
 
     fn add_page_faults(&mut self, counters: &Counters) {
@@ -142,12 +154,13 @@ impl Domain<'_> {
     }
 
     fn add_refaults(&mut self, counters: &Counters) {
-        let known = REFAULT_CAUSES.iter().map(|&cause| (cause, Refaults::default()));
-        for (cause, refaults) in
-            known.chain(counters.refaults.iter().map(|(&cause, &refaults)| (cause, refaults)))
-        {
-            self.count_by(&table::REFAULTS, &[cause.label()], refaults.n);
-            self.count_by(&table::AVOIDABLE_REFAULTS, &[cause.label()], refaults.avoidable);
+        for &cause in Cause::ALL {
+            let refaults = counters.refaults.get(&cause).copied();
+            let Refaults { n, avoidable, .. } = refaults.unwrap_or_default();
+            self.count_by(&table::REFAULTS, &[cause.label()], n);
+            if refaults.is_some() || AVOIDABLE_CAUSES.contains(&cause) {
+                self.count_by(&table::AVOIDABLE_REFAULTS, &[cause.label()], avoidable);
+            }
         }
         let total = counters.refaults_total();
         self.time(&table::REFAULT_SECONDS_TOTAL, total.ns);

@@ -57,6 +57,9 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Every one, the best first.
+    pub const ALL: &[Self] = &[Self::Fentry, Self::Kprobe, Self::RawTracepoint, Self::None];
+
     /// The label used in reports and metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -1,11 +1,17 @@
 //! The server, spoken to over a socket.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io::{self, Read},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use mmu_trace::{
     http::{MAX_CONNECTIONS, Server},
     metrics::CONTENT_TYPE,
     model::Snapshot,
+    scrape::Scraper,
     source::Source,
 };
 use tokio::{
@@ -43,8 +49,8 @@ struct Running {
 async fn start(failures: u32) -> Running {
     let mut snapshot = fixture::noop();
     snapshot.vms[0].identity.name = "<script>".into();
-    let source = Box::new(Flaky { failures, snapshot });
-    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), source).await.unwrap();
+    let scraper = Arc::new(Scraper::new(Box::new(Flaky { failures, snapshot })));
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), scraper).await.unwrap();
     let address = server.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.serve(async { _ = stopped.await }));
@@ -52,12 +58,62 @@ async fn start(failures: u32) -> Running {
 }
 
 async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
+    String::from_utf8(ask_with(address, method, path, "").await).unwrap()
+}
+
+/// `headers` end in a line break each.
+async fn ask_with(address: SocketAddr, method: &str, path: &str, headers: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
     answer
+}
+
+/// The head as text, and the body.
+fn split(answer: &[u8]) -> (String, &[u8]) {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    (String::from_utf8(answer[..end].to_vec()).unwrap(), &answer[end..])
+}
+
+/// The samples that do not differ from scrape to scrape.
+fn lasting(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter(|line| !line.starts_with("mmu_trace_scrape") && !line.starts_with("process"))
+        .collect()
+}
+
+#[tokio::test]
+async fn metrics_are_compressed_for_those_who_want_it() {
+    let server = start(0).await;
+    let plain = ask_with(server.address, "GET", "/metrics", "").await;
+    let (head, text) = split(&plain);
+    assert!(head.contains("vary: Accept-Encoding\r\n") && !head.contains("content-encoding"), "{head}");
+    let zipped = ask_with(server.address, "GET", "/metrics", "Accept-Encoding: gzip;q=0.8\r\n").await;
+    let (head, body) = split(&zipped);
+    for header in [
+        "vary: Accept-Encoding",
+        "content-encoding: gzip",
+        &format!("content-type: {CONTENT_TYPE}"),
+        &format!("content-length: {}", body.len()),
+    ] {
+        assert!(head.contains(&format!("{header}\r\n")), "{header} is not in: {head}");
+    }
+    let mut unzipped = String::new();
+    flate2::read::GzDecoder::new(body).read_to_string(&mut unzipped).unwrap();
+    assert_eq!(lasting(&unzipped), lasting(str::from_utf8(text).unwrap()));
+    assert!(body.len() * 8 < text.len(), "{} of {} bytes", body.len(), text.len());
+}
+
+#[tokio::test]
+async fn what_is_not_the_metrics_is_never_compressed() {
+    let server = start(1).await;
+    for path in ["/metrics", "/", "/healthz", "/none"] {
+        let answer = ask_with(server.address, "GET", path, "Accept-Encoding: gzip\r\n").await;
+        let (head, _) = split(&answer);
+        assert!(!head.contains("content-encoding"), "{path}: {head}");
+    }
 }
 
 #[tokio::test]
@@ -108,8 +164,8 @@ async fn a_failed_scrape_is_answered_counted_and_survived() {
 #[tokio::test]
 async fn a_port_in_use_is_an_error() {
     let server = start(0).await;
-    let source = Box::new(Flaky { failures: 0, snapshot: fixture::empty() });
-    let error = Server::bind(server.address, source).await.err().unwrap();
+    let scraper = Scraper::new(Box::new(Flaky { failures: 0, snapshot: fixture::empty() }));
+    let error = Server::bind(server.address, Arc::new(scraper)).await.err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }
 

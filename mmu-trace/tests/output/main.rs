@@ -4,7 +4,10 @@ mod fixture;
 mod html;
 mod http;
 mod metrics;
+mod prometheus;
+mod replay;
 mod report;
+mod served;
 
 use std::{env, fs, path::Path};
 

@@ -14,6 +14,7 @@ fn health() -> Health {
     Health {
         scrape_duration: Duration::from_micros(2_500),
         scrape_errors: 0,
+        textfile_errors: Some(0),
         attachment: Some(Attachment { holds_kvm: true, times: 2, untraced: Duration::from_millis(1_500) }),
         process: Some(Process {
             cpu: Duration::from_millis(1_250),
@@ -58,6 +59,8 @@ fn a_known_vm_starts_at_zero() {
         r#"mmu_trace_change_pte_total{domain="sleeper-4300",uuid="",cause="migrate"}"#,
         r#"mmu_trace_page_faults_total{domain="sleeper-4300",uuid="",result="spurious"}"#,
         r#"mmu_trace_refaults_total{domain="sleeper-4300",uuid="",cause="cow_host"}"#,
+        r#"mmu_trace_refaults_total{domain="sleeper-4300",uuid="",cause="numa_balancing"}"#,
+        r#"mmu_trace_invalidations_total{domain="sleeper-4300",uuid="",cause="cow_guest",initiator="vcpu"}"#,
         r#"mmu_trace_change_pte_total{domain="unattributed",uuid="",cause="other"}"#,
     ] {
         assert_eq!(value(&text, sample), Some(0.0), "{sample}");

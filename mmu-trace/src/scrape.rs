@@ -1,0 +1,110 @@
+//! From a source of snapshots to the text of its metrics: what the HTTP server and the text file share.
+//!
+//! One reader at a time, on a thread where it may block; further ones wait on no thread. A failure is
+//! counted, and stops nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tokio::sync::Mutex;
+
+use crate::{
+    metrics::{self, Health, Process},
+    model::Snapshot,
+    source::{Attachment, Source},
+};
+
+/// A source with what is counted about reading it.
+pub struct Scraper {
+    source: Arc<Mutex<Box<dyn Source>>>,
+    errors: AtomicU64,
+    /// `None`: no text file is written.
+    textfile_errors: Option<AtomicU64>,
+}
+
+/// A snapshot and how it was had.
+struct Reading {
+    snapshot: Snapshot,
+    attachment: Option<Attachment>,
+    duration: Duration,
+}
+
+impl Scraper {
+    /// A scraper of `source`.
+    #[must_use]
+    pub fn new(source: Box<dyn Source>) -> Self {
+        Self { source: Arc::new(Mutex::new(source)), errors: AtomicU64::new(0), textfile_errors: None }
+    }
+
+    /// The same, for somebody who also writes a text file.
+    #[must_use]
+    pub fn with_textfile(self) -> Self {
+        Self { textfile_errors: Some(AtomicU64::new(0)), ..self }
+    }
+
+    /// What is known now.
+    ///
+    /// # Errors
+    /// If the counters cannot be read; that is counted.
+    pub async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        Ok(self.read().await?.snapshot)
+    }
+
+    /// The exposition for a scrape of this process.
+    ///
+    /// # Errors
+    /// As [`Scraper::snapshot`].
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        self.encode(Process::load()).await
+    }
+
+    /// The exposition for a text file of node_exporter: without the series about a process, of which
+    /// node_exporter has its own: it logs an error at every scrape where it finds them twice.
+    ///
+    /// # Errors
+    /// As [`Scraper::snapshot`].
+    pub async fn textfile(&self) -> anyhow::Result<String> {
+        self.encode(None).await
+    }
+
+    /// Counts a text file that could not be written.
+    pub fn count_textfile_error(&self) {
+        if let Some(errors) = &self.textfile_errors {
+            errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn encode(&self, process: Option<Process>) -> anyhow::Result<String> {
+        let Reading { snapshot, attachment, duration } = self.read().await?;
+        let health = Health {
+            scrape_duration: duration,
+            scrape_errors: self.errors.load(Ordering::Relaxed),
+            textfile_errors: self.textfile_errors.as_ref().map(|errors| errors.load(Ordering::Relaxed)),
+            attachment,
+            process,
+        };
+        // A thousand VMs are a hundred thousand lines.
+        let text = tokio::task::spawn_blocking(move || metrics::encode(&snapshot, &health)).await;
+        Ok(text.context("the encoder of the metrics panicked")??)
+    }
+
+    async fn read(&self) -> anyhow::Result<Reading> {
+        let mut source = Arc::clone(&self.source).lock_owned().await;
+        let read = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let snapshot = source.snapshot()?;
+            Ok(Reading { snapshot, attachment: source.attachment(), duration: start.elapsed() })
+        });
+        let reading = read.await.context("the reader of the counters panicked").and_then(|result| result);
+        if reading.is_err() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        reading.context("reading the counters")
+    }
+}
