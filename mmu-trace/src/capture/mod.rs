@@ -26,11 +26,13 @@
 
 mod block;
 mod reader;
+mod replay;
 mod summary;
 mod window;
 mod writer;
 
 pub use reader::{Item, ReadError, Reader};
+pub use replay::Replay;
 pub use summary::{Summary, summary};
 pub use writer::{WriteError, Writer};
 
