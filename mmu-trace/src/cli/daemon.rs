@@ -1,19 +1,16 @@
 //! `mmu-trace daemon`: serves the metrics.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{BackendChoice, CliError, Stop, note, tracer::Tracer};
-use crate::{bpf::Options, http::Server};
-
-/// How often new VMs are identified, and KVM's comings and goings noticed.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+use super::{
+    CliError, Stop, note,
+    tracer::{Listener, Tracer, TracerArgs, UPKEEP_EVERY},
+};
+use crate::http::Server;
 
 /// Where the metrics are served if nobody says otherwise: this host only.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9948);
@@ -24,12 +21,9 @@ pub struct DaemonArgs {
     /// Address and port of the metrics server.
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = DEFAULT_LISTEN)]
     pub listen: SocketAddr,
-    /// How to attach to kernel functions.
-    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
-    pub backend: BackendChoice,
-    /// Most VMs told apart at a time; the rest counts as unattributed.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub max_vms: u32,
+    /// How to trace.
+    #[command(flatten)]
+    pub tracer: TracerArgs,
 }
 
 /// Traces and serves metrics until SIGINT or SIGTERM. SIGUSR1 makes it let go of KVM, SIGUSR2 take it
@@ -38,15 +32,10 @@ pub struct DaemonArgs {
 /// # Errors
 /// If this host cannot be traced or the address cannot be had.
 pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
-    let options = Options {
-        backend: args.backend.into(),
-        recording: false,
-        vm_histograms: false,
-        max_vms: args.max_vms,
-    };
+    let tracer = Tracer::new(args.tracer.options(), Listener::standard_error());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    runtime.block_on(serve(args.listen, Tracer::new(options)))
+    runtime.block_on(serve(args.listen, tracer))
 }
 
 async fn serve(address: SocketAddr, tracer: Tracer) -> Result<(), CliError> {

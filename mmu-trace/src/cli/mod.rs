@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod doctor;
+mod duration;
 mod error;
 mod output;
 mod progress;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use error::CliError;
 use progress::ProgressLine;
 use stop::Stop;
+pub use tracer::TracerArgs;
 
 use crate::bpf::{self, Live, Obstacle, Options};
 
