@@ -57,7 +57,7 @@ pub fn run(args: &ReportArgs) -> Result<(), CliError> {
         ));
     }
     // Shown first, then refused: the exit code tells a script what the text tells a person.
-    check(&args.file, summary)
+    check(&args.file, summary, "report")
 }
 
 fn render(snapshot: &Snapshot, format: Format) -> Result<String, CliError> {
@@ -72,7 +72,7 @@ fn render(snapshot: &Snapshot, format: Format) -> Result<String, CliError> {
 }
 
 /// What kind of failure it is that a capture cannot be read, or not to its end.
-fn unreadable(error: ReadError) -> CliError {
+pub(super) fn unreadable(error: ReadError) -> CliError {
     match error {
         ReadError::Open { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
             let advice = "a capture is readable by its owner only, run it with sudo";
@@ -83,19 +83,20 @@ fn unreadable(error: ReadError) -> CliError {
     }
 }
 
-/// Whether `summary` is of a whole capture; otherwise what is missing, and what that means.
-fn check(path: &Path, summary: Summary) -> Result<(), CliError> {
+/// Whether `summary` is of a whole capture; otherwise what is missing, and what that means for its
+/// `form`.
+pub(super) fn check(path: &Path, summary: Summary, form: &str) -> Result<(), CliError> {
     let damage = describe_damage(&summary);
     let shown = match &summary.snapshot {
         Some(_) if summary.is_intact() => return Ok(()),
-        None => "no figures could be read, so there is no report; record again",
+        None => format!("no figures could be read, so there is no {form}; record again"),
         Some(snapshot) if snapshot.quality.truncated => {
-            "the report shows the last figures that could be read"
+            format!("the {form} shows the last figures that could be read")
         }
-        Some(_) => "the last figures are intact and the report shows them",
+        Some(_) => format!("the last figures are intact and the {form} shows them"),
     };
     if let Some(error) = summary.stopped {
-        note(shown);
+        note(&shown);
         return Err(unreadable(error));
     }
     let damage = damage.unwrap_or_else(|| "it has an end, but no content".to_owned());

@@ -19,4 +19,5 @@ pub use schema::{
 };
 pub use text::text;
 
-pub(crate) use layout::{Align, Table};
+pub(crate) use layout::{Align, Table, percent, printable, shorten};
+pub(crate) use text::{lacking, shortcomings};

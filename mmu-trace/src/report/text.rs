@@ -78,7 +78,7 @@ fn quality(snapshot: &Snapshot) -> String {
 }
 
 /// Everything that is lost or missing, in words.
-fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
+pub(crate) fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
     let quality = &snapshot.quality;
     let mut words = Vec::new();
     if quality.truncated {
@@ -133,13 +133,17 @@ const fn gap_words(gap: Gap) -> Option<&'static str> {
     }
 }
 
-/// The figures whose hooks are missing; that a kernel has no `change_pte` the headline has said.
-fn unknown_figures(snapshot: &Snapshot) -> String {
+/// The figures whose hooks are missing, and why; that a kernel has no `change_pte` is said elsewhere.
+pub(crate) fn lacking(snapshot: &Snapshot) -> impl Iterator<Item = (Figure, String)> {
     let absent_by_nature = |figure| figure == Figure::ChangePte && !snapshot.host.has_change_pte;
     Figure::ALL
         .iter()
-        .filter(|&&figure| !absent_by_nature(figure))
+        .filter(move |&&figure| !absent_by_nature(figure))
         .filter_map(|&figure| Some((figure, snapshot.unknown(figure)?)))
+}
+
+fn unknown_figures(snapshot: &Snapshot) -> String {
+    lacking(snapshot)
         .map(|(figure, reason)| paragraph("Unknown: ", &printable(&format!("{}: {reason}", figure.label()))))
         .collect()
 }
