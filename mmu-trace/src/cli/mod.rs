@@ -9,6 +9,7 @@ mod progress;
 pub mod record;
 pub mod report;
 mod stop;
+pub mod top;
 mod tracer;
 pub mod vms;
 
@@ -42,6 +43,8 @@ enum Command {
     Record(record::RecordArgs),
     /// Show what a capture says.
     Report(report::ReportArgs),
+    /// Show live what each VM pays, sorted by refault cost.
+    Top(top::TopArgs),
     /// List the VMs of this host.
     Vms(vms::VmsArgs),
     /// Say what this kernel offers, hook by hook.
@@ -95,6 +98,7 @@ fn run(command: &Command) -> Result<(), CliError> {
         Command::Daemon(args) => daemon::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Top(args) => top::run(args),
         Command::Vms(args) => vms::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
