@@ -32,7 +32,7 @@ impl Feed {
 
 /// Answers until nobody asks any more. Between questions it looks after the source.
 fn answer(source: Box<dyn Source>, questions: &Receiver<()>, events: Sender<Event>) {
-    let mut reader = Reader { source, events, said: String::new(), has_ended: false };
+    let mut reader = Reader { source, events, said: None, has_ended: false };
     loop {
         let is_heard = match questions.recv_timeout(UPKEEP_EVERY) {
             Ok(()) => reader.read(),
@@ -49,8 +49,8 @@ fn answer(source: Box<dyn Source>, questions: &Receiver<()>, events: Sender<Even
 struct Reader {
     source: Box<dyn Source>,
     events: Sender<Event>,
-    /// The last error: it is said once, until there is another.
-    said: String,
+    /// The last error: it is said once, until there is another or none.
+    said: Option<String>,
     has_ended: bool,
 }
 
@@ -72,10 +72,12 @@ impl Reader {
     }
 
     fn tell(&mut self, error: Option<anyhow::Error>) -> bool {
-        let error = error.map_or_else(String::new, |error| format!("{error:#}"));
-        let is_news = !error.is_empty() && error != self.said;
-        self.said = error;
-        !is_news || self.send(Event::Told(self.said.clone()))
+        let failure = error.map(|error| format!("{error:#}"));
+        if failure == self.said {
+            return true;
+        }
+        self.said.clone_from(&failure);
+        self.send(Event::Failed(failure))
     }
 
     fn send(&self, event: Event) -> bool {
@@ -111,19 +113,19 @@ mod tests {
     #[test]
     fn an_error_is_said_once_and_the_end_too() {
         let (events, mut received) = channel(16);
-        let mut reader = Reader { source: Box::new(Moody(0)), events, said: String::new(), has_ended: false };
+        let mut reader = Reader { source: Box::new(Moody(0)), events, said: None, has_ended: false };
         assert!((0..4).all(|_| reader.read()));
         drop(reader);
         let mut seen = Vec::new();
         while let Some(event) = received.blocking_recv() {
             seen.push(match event {
                 Event::Snapshot(_) => "snapshot".to_owned(),
-                Event::Told(text) => text,
+                Event::Failed(failure) => failure.unwrap_or_else(|| "works again".to_owned()),
                 Event::Over => "over".to_owned(),
                 other => panic!("{other:?}"),
             });
         }
-        assert_eq!(seen, ["snapshot", "a map cannot be read", "snapshot", "over"]);
+        assert_eq!(seen, ["snapshot", "a map cannot be read", "snapshot", "works again", "over"]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::model::{Delta, Snapshot, VmDelta, VmKey};
 
 /// Longest filter, in characters.
 const MAX_FILTER: usize = 40;
+/// Snapshots that a message outlives, if no key is pressed.
+const MESSAGE_SNAPSHOTS: u32 = 5;
 /// Lines that Page Up and Page Down go.
 const PAGE: usize = 10;
 
@@ -36,8 +38,10 @@ pub(super) enum Event {
     Snapshot(Box<Snapshot>),
     /// The capture has no further figures.
     Over,
-    /// The user should know this.
+    /// The user should know this, for a while.
     Told(String),
+    /// The source does not work, or works again.
+    Failed(Option<String>),
 }
 
 /// A key, as far as it means anything here.
@@ -93,6 +97,8 @@ pub(super) struct View {
     pub(super) selected: Option<VmKey>,
     pub(super) filter: String,
     pub(super) message: Option<String>,
+    /// Why the source does not work.
+    pub(super) failure: Option<String>,
     pub(super) figures: Option<Figures>,
     pub(super) history: History,
     /// First line of the detail that is shown.
@@ -100,6 +106,8 @@ pub(super) struct View {
     /// Columns and lines of the terminal.
     pub(super) size: (u16, u16),
     last: Option<Box<Snapshot>>,
+    /// Snapshots since the message came.
+    message_age: u32,
 }
 
 impl View {
@@ -114,11 +122,13 @@ impl View {
             selected: None,
             filter: String::new(),
             message: None,
+            failure: None,
             figures: None,
             history: History::default(),
             scroll: 0,
             size,
             last: None,
+            message_age: 0,
         }
     }
 
@@ -129,7 +139,11 @@ impl View {
             Event::Resized(columns, lines) => self.size = (columns, lines),
             Event::Snapshot(snapshot) => self.show(snapshot),
             Event::Over => self.is_over = true,
-            Event::Told(message) => self.message = Some(message),
+            Event::Told(message) => {
+                self.message = Some(message);
+                self.message_age = 0;
+            }
+            Event::Failed(failure) => self.failure = failure,
         }
         self.scroll_by(0);
         Flow::Continue
@@ -170,6 +184,10 @@ impl View {
         self.history.add(&delta);
         self.figures = Some(Figures { summary: Summary::of(&snapshot), known: Known::of(&snapshot), delta });
         self.last = Some(snapshot);
+        self.message_age += 1;
+        if self.message_age >= MESSAGE_SNAPSHOTS {
+            self.message = None;
+        }
         // The detail of a VM says that it is gone; in the list there is nothing to say it of.
         if self.mode != Mode::Detail && self.selected_vm().is_none() {
             self.selected = None;
@@ -441,12 +459,30 @@ mod tests {
     }
 
     #[test]
-    fn a_message_stays_until_the_next_key() {
+    fn a_message_stays_until_the_next_key_or_for_a_while() {
         let mut view = view();
-        view.update(Event::Told("a map cannot be read".to_owned()));
+        let told = || Event::Told("kvm was loaded: tracing".to_owned());
+        view.update(told());
         assert!(view.message.is_some());
         press(&mut view, &[Key::Down]);
         assert_eq!(view.message, None);
+        view.update(told());
+        for _ in 0..MESSAGE_SNAPSHOTS {
+            assert!(view.message.is_some());
+            let [_, snapshot] = fixture::interval();
+            view.update(Event::Snapshot(Box::new(snapshot)));
+        }
+        assert_eq!(view.message, None);
+    }
+
+    #[test]
+    fn a_failure_stays_until_it_is_over() {
+        let mut view = view();
+        view.update(Event::Failed(Some("a map cannot be read".to_owned())));
+        press(&mut view, &[Key::Down]);
+        assert!(view.failure.is_some());
+        view.update(Event::Failed(None));
+        assert_eq!(view.failure, None);
     }
 
     #[test]

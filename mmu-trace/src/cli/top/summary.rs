@@ -36,6 +36,17 @@ impl Summary {
         Self { facts, verdict: printable(&verdict), is_warning }
     }
 
+    /// Before there are any figures.
+    pub(super) fn waiting() -> Self {
+        let verdict = "the first figures come after one interval".to_owned();
+        Self { facts: "mmu-trace top".to_owned(), verdict, is_warning: false }
+    }
+
+    /// With the news that there are no newer figures, and why.
+    pub(super) fn failed(self, why: &str) -> Self {
+        Self { verdict: printable(why), is_warning: true, ..self }
+    }
+
     /// Lines that it takes on a screen of this width.
     pub(super) fn height(&self, width: u16) -> u16 {
         n_lines(&format!("{}, {}", self.facts, self.verdict), width).min(MAX_LINES)

@@ -48,14 +48,19 @@ pub(super) fn render(view: &View, palette: Palette, frame: &mut Frame<'_>) {
 
 /// Lines above everything else.
 pub(super) fn summary_height(view: &View) -> u16 {
-    view.figures.as_ref().map_or(1, |figures| figures.summary.height(view.size.0))
+    shown_summary(view).height(view.size.0)
+}
+
+fn shown_summary(view: &View) -> Summary {
+    let summary = view.figures.as_ref().map_or_else(Summary::waiting, |figures| figures.summary.clone());
+    match &view.failure {
+        Some(failure) => summary.failed(failure),
+        None => summary,
+    }
 }
 
 fn summary(view: &View, palette: Palette) -> Line<'static> {
-    let Some(figures) = &view.figures else {
-        return Line::from("The first figures come after one interval.");
-    };
-    let Summary { facts, verdict, is_warning } = figures.summary.clone();
+    let Summary { facts, verdict, is_warning } = shown_summary(view);
     let style = if is_warning { palette.warning() } else { palette.good() };
     Line::from(vec![Span::styled(facts, palette.head()), Span::raw(", "), Span::styled(verdict, style)])
 }
@@ -74,7 +79,7 @@ fn render_detail(view: &View, palette: Palette, frame: &mut Frame<'_>, area: Rec
 
 fn keys(view: &View, palette: Palette) -> Line<'static> {
     if let Some(message) = &view.message {
-        return Line::styled(printable(message), palette.warning());
+        return Line::styled(printable(message), palette.head());
     }
     if view.mode == Mode::Filter {
         return Line::from(format!("/{}_  (Enter keeps the filter, Esc clears it)", view.filter));
@@ -191,6 +196,17 @@ mod tests {
     fn what_is_missing_is_red_unless_colours_are_unwanted() {
         assert!(colours(Palette::Colour).contains(&Color::Red));
         assert!(colours(Palette::Plain).iter().all(|colour| *colour == Color::Reset));
+    }
+
+    #[test]
+    fn a_failure_takes_the_place_of_the_verdict() {
+        let mut view = view((80, 24), fixture::interval(), &[]);
+        view.update(Event::Failed(Some("a map cannot be read".to_owned())));
+        assert!(screen(&view).starts_with("6.1.0-38-cloud-amd64 x86_64, direct, a map cannot be read\n"));
+        let mut view = View::new((80, 24));
+        assert!(screen(&view).starts_with("mmu-trace top, the first figures come"));
+        view.update(Event::Failed(Some("kvm was loaded, but tracing cannot start".to_owned())));
+        assert!(screen(&view).starts_with("mmu-trace top, kvm was loaded, but"));
     }
 
     #[test]
