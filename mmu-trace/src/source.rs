@@ -27,6 +27,19 @@ pub trait Source: Send {
     /// If they cannot be read. The source stays usable: the next call may succeed.
     fn snapshot(&mut self) -> anyhow::Result<Snapshot>;
 
+    /// Does what cannot wait for the next snapshot; to be called every second or so.
+    ///
+    /// # Errors
+    /// If that failed. The source stays usable.
+    fn look_after(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Whether the last snapshot was the final one: the next ones would be the same.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// How it stands to the kernel now; `None` if it traces none.
     fn attachment(&self) -> Option<Attachment> {
         None

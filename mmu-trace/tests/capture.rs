@@ -13,6 +13,7 @@ use mmu_trace::{
     model::{
         Backend, Counters, Histograms, Hook, HookState, Host, Quality, Snapshot, Vm, VmIdentity, Window,
     },
+    source::{Replay, Source},
 };
 use mmu_trace_ebpf::{
     abi::Event,
@@ -204,6 +205,43 @@ fn every_changed_byte_costs_its_block_and_no_other() {
         assert_eq!(read.damage, [damage], "byte {at}");
         assert_eq!(read.truncated.is_some(), block == starts.len() - 1, "byte {at}");
     }
+}
+
+/// The calls in each snapshot of a replay, and whether what follows it is missing.
+fn replayed(bytes: &[u8]) -> Vec<(u64, bool)> {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("c");
+    fs::write(&path, bytes).unwrap();
+    let mut replay = Replay::stepping(&path).unwrap().unwrap();
+    let mut seen = Vec::new();
+    while !replay.is_over() {
+        let snapshot = replay.snapshot().unwrap();
+        seen.push((snapshot.unattributed.change_pte_calls(), snapshot.quality.truncated));
+    }
+    assert_eq!(replay.snapshot().unwrap().unattributed.change_pte_calls(), seen.last().unwrap().0);
+    seen
+}
+
+#[test]
+fn a_replay_gives_the_snapshots_in_order_and_marks_what_is_missing() {
+    let bytes = capture_bytes();
+    assert_eq!(replayed(&bytes), [(1, false), (2, false), (3, false)]);
+    let starts = block_starts(&bytes);
+    assert_eq!(replayed(&bytes[..starts[starts.len() - 3]]), [(1, false), (2, true)]);
+    let mut damaged = bytes.clone();
+    damaged[starts[4] + 30] ^= 1;
+    assert_eq!(replayed(&damaged), [(1, true), (3, false)]);
+}
+
+#[test]
+fn a_replay_needs_figures() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("c");
+    let bytes = capture_bytes();
+    fs::write(&path, &bytes[..block_starts(&bytes)[1]]).unwrap();
+    assert!(Replay::stepping(&path).unwrap().is_none());
+    let none = Replay::stepping(&dir.path().join("none"));
+    assert!(matches!(none.err(), Some(ReadError::Open { .. })));
 }
 
 #[test]

@@ -314,6 +314,55 @@ fn a_recording_without_a_length_is_wrong_usage() {
     }
 }
 
+/// Runs `top` on a file of `bytes`, whose output goes to a pipe.
+fn top(bytes: &[u8], options: &[&str]) -> Reported {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("c.mmut");
+    fs::write(&path, bytes).unwrap();
+    let (code, output) = run(&[&["top", "--replay", path.to_str().unwrap()], options].concat());
+    Reported { code, text: text(output.stdout), message: text(output.stderr) }
+}
+
+#[test]
+fn top_prints_the_means_of_a_capture_once() {
+    let top = top(&capture(), &["--once"]);
+    assert_eq!((top.code, top.message.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = top.text.lines().collect();
+    assert_eq!(lines[0], "6.1.0-56-cloud-amd64 x86_64, direct, 2.5 s, data complete");
+    let head: Vec<&str> = lines[1].split_whitespace().collect();
+    let vm: Vec<&str> = lines[2].split_whitespace().collect();
+    assert_eq!((lines.len(), head.len(), &head[..4]), (3, vm.len(), &["VM", "pid", "calls/s", "no-op%"][..]));
+    assert_eq!(vm[..4], ["guest", "7", "88.8", "100.0"]);
+}
+
+#[test]
+fn top_without_a_terminal_says_once() {
+    let words = ["standard output is not a terminal", "use --once"];
+    assert_refused(&top(&capture(), &[]), 2, &words);
+    let (code, output) = run(&["top"]);
+    let live = Reported { code, text: text(output.stdout), message: text(output.stderr) };
+    assert_refused(&live, 2, &words);
+}
+
+#[test]
+fn top_of_a_truncated_capture_shows_what_there_is() {
+    let bytes = capture();
+    let top = top(&bytes[..blocks(&bytes)[3] - 1], &["--once"]);
+    assert_eq!(top.code, Some(4), "{}", top.message);
+    assert!(top.text.contains("44.4") && top.text.contains("INCOMPLETE"), "{}", top.text);
+    assert!(top.message.contains("the view shows the last figures that could be read"), "{}", top.message);
+}
+
+#[test]
+fn top_refuses_what_is_no_capture_and_no_interval() {
+    assert_refused(&top(b"\x7fELF, say", &["--once"]), 4, &["c.mmut is not a capture"]);
+    for interval in ["0s", "1", "99ms"] {
+        let top = top(&capture(), &["--once", "--interval", interval]);
+        assert_eq!(top.code, Some(2), "{}", top.message);
+        assert!(top.message.contains("--interval"), "{}", top.message);
+    }
+}
+
 /// The user and group of nobody.
 const NOBODY: u32 = 65534;
 
@@ -341,6 +390,7 @@ fn tracing_without_root_says_sudo() {
     let out = std::env::temp_dir().join(format!("mmu-trace-unprivileged-{}", std::process::id()));
     for args in [
         &["daemon", "--listen", "127.0.0.1:0"][..],
+        &["top", "--once"],
         &["record", "--duration", "1s", "-o", out.to_str().unwrap()],
     ] {
         let Some(output) = run_unprivileged(args) else { continue };

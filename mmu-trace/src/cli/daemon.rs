@@ -1,16 +1,15 @@
 //! `mmu-trace daemon`: serves the metrics.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{BackendChoice, CliError, Stop, complaint::Complaint, serve::ServeArgs, tracer::Tracer};
-use crate::bpf::Options;
-
-/// How often new VMs are identified, and KVM's comings and goings noticed.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+use super::{
+    CliError, Stop,
+    complaint::Complaint,
+    serve::ServeArgs,
+    tracer::{Listener, Tracer, TracerArgs, UPKEEP_EVERY},
+};
 
 /// Arguments of `daemon`.
 #[derive(Args, Debug)]
@@ -18,13 +17,9 @@ pub struct DaemonArgs {
     /// Where the metrics go.
     #[command(flatten)]
     pub serve: ServeArgs,
-    /// How to attach to kernel functions.
-    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
-    pub backend: BackendChoice,
-    /// Most VMs told apart at a time; the rest is counted as one, called other. Each takes 1.7 KiB of
-    /// kernel memory per CPU.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=8192))]
-    pub max_vms: u32,
+    /// How to trace.
+    #[command(flatten)]
+    pub tracer: TracerArgs,
 }
 
 /// Traces and serves metrics until SIGINT or SIGTERM. SIGUSR1 makes it let go of KVM, SIGUSR2 take it
@@ -33,15 +28,10 @@ pub struct DaemonArgs {
 /// # Errors
 /// If this host cannot be traced or the address cannot be had.
 pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
-    let options = Options {
-        backend: args.backend.into(),
-        recording: false,
-        vm_histograms: false,
-        max_vms: args.max_vms,
-    };
+    let tracer = Tracer::new(args.tracer.options(), Listener::standard_error());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    runtime.block_on(serve(&args.serve, Tracer::new(options)))
+    runtime.block_on(serve(&args.serve, tracer))
 }
 
 async fn serve(args: &ServeArgs, tracer: Tracer) -> Result<(), CliError> {

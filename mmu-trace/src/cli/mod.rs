@@ -4,6 +4,7 @@ mod complaint;
 pub mod daemon;
 mod damage;
 pub mod doctor;
+mod duration;
 mod error;
 mod output;
 mod progress;
@@ -13,6 +14,7 @@ pub mod report;
 pub mod serve;
 mod stop;
 mod textfile;
+pub mod top;
 mod tracer;
 pub mod vms;
 
@@ -26,6 +28,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use error::CliError;
 use progress::ProgressLine;
 use stop::Stop;
+pub use tracer::TracerArgs;
 
 use crate::bpf::{self, Live, Obstacle, Options};
 
@@ -47,6 +50,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Serve a capture's metrics as the daemon would.
     Replay(replay::ReplayArgs),
+    /// Show live what each VM pays, sorted by refault cost.
+    Top(top::TopArgs),
     /// List the VMs of this host.
     Vms(vms::VmsArgs),
     /// Say what this kernel offers, hook by hook.
@@ -101,6 +106,7 @@ fn run(command: &Command) -> Result<(), CliError> {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Top(args) => top::run(args),
         Command::Vms(args) => vms::run(args),
         Command::Doctor(args) => doctor::run(args),
     }

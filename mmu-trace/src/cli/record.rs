@@ -14,7 +14,9 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{BackendChoice, CliError, ProgressLine, Stop, note, start_tracer};
+use super::{
+    BackendChoice, CliError, ProgressLine, Stop, duration, note, start_tracer, tracer::wait_for_kvm,
+};
 use crate::{
     bpf::{self, Live, Options},
     capture::{EndReason, WriteError},
@@ -37,7 +39,7 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// How long to record, e.g. 30s or 5min; without it and without a command, until Ctrl-C.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
     /// Record only this VM; may be given several times.
     #[arg(long = "vm", value_name = "NAME")]
@@ -77,15 +79,6 @@ fn unknown_vm(name: &str, known: &[&VmIdentity]) -> CliError {
         format!("there are {}", names.join(", "))
     };
     CliError::Usage(format!("no VM is called {name:?}; {there_are}"))
-}
-
-/// A duration above zero in the notation of the `humantime` crate.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be longer than nothing; write 30s, 5min or 1h".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; write 30s, 5min or 1h")),
-    }
 }
 
 /// Records.
@@ -132,22 +125,6 @@ fn check_directory(output: &Path) -> Result<(), CliError> {
         }
         _ => Ok(()),
     }
-}
-
-/// KVM's functions can be hooked only once it is loaded.
-async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
-    if !bpf::must_wait_for_kvm() {
-        return Ok(());
-    }
-    note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd; Ctrl-C gives up)");
-    let mut tick = interval(Duration::from_millis(200));
-    while !bpf::kvm_is_loaded() {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = stop.requested() => return Err(CliError::Interrupted),
-        }
-    }
-    Ok(())
 }
 
 fn start(args: &RecordArgs) -> Result<Live, CliError> {
@@ -265,13 +242,5 @@ mod tests {
         );
         assert!(args(&["web1"]).check_vms(&[&known]).is_ok());
         assert!(args(&[]).check_vms(&[]).is_ok());
-    }
-
-    #[test]
-    fn durations_need_a_unit_and_a_length() {
-        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
-        assert!(
-            parse_duration("30").is_err() && parse_duration("0s").is_err() && parse_duration("x").is_err()
-        );
     }
 }

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::sync::watch;
 
-use super::{CliError, Stop, note, record::parse_duration, textfile::Textfile};
+use super::{CliError, Stop, duration, note, textfile::Textfile};
 use crate::{http::Server, scrape::Scraper, source::Source};
 
 /// Where the metrics are served if nobody says otherwise: this host only.
@@ -29,7 +29,7 @@ pub struct ServeArgs {
     pub textfile: Option<PathBuf>,
     /// How often to write that file.
     #[arg(
-        long, value_name = "TIME", default_value = "15s", requires = "textfile", value_parser = parse_duration
+        long, value_name = "TIME", default_value = "15s", requires = "textfile", value_parser = duration::parse
     )]
     pub textfile_interval: Duration,
 }

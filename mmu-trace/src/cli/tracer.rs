@@ -1,4 +1,4 @@
-//! The daemon's tracer over the lives of KVM.
+//! The tracer of `daemon` and `top` over the lives of KVM.
 //!
 //! ```text
 //!              kvm is there             SIGUSR1
@@ -14,6 +14,8 @@
 //! hooked anew. Each time the tracer is another, with new maps: every counter starts from 0. No VM
 //! outlives its KVM, so what is lost are figures of VMs that have ended, and a gap in time, which is
 //! counted.
+//!
+//! What happens is told to a [`Listener`], for standard error is not everybody's: `top` owns the terminal.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,8 +23,9 @@ use std::{
 };
 
 use anyhow::Context;
+use clap::Args;
 
-use super::{CliError, note, start_tracer};
+use super::{BackendChoice, CliError, Stop, note, start_tracer};
 use crate::{
     bpf::{self, KvmInstance, Live, Options},
     model::Snapshot,
@@ -33,6 +36,60 @@ const NOT_LOADED: &str = "kvm is not loaded; the tracer waits for it";
 const RELEASED: &str = "SIGUSR1 released kvm; SIGUSR2 or loading it again resumes";
 const REPLACED: &str = "kvm was unloaded; the tracer looks for it again";
 
+/// How often new VMs are identified, and KVM's comings and goings noticed.
+pub(super) const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How to trace, as the user says it.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TracerArgs {
+    /// How to attach to kernel functions.
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+    /// Most VMs told apart at a time; the rest is counted as one, called other. Each takes 1.7 KiB of
+    /// kernel memory per CPU.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub max_vms: u32,
+}
+
+impl TracerArgs {
+    /// For snapshots alone: no events, and histograms of the host only.
+    pub(super) fn options(self) -> Options {
+        let Self { backend, max_vms } = self;
+        Options { backend: backend.into(), recording: false, vm_histograms: false, max_vms }
+    }
+}
+
+/// KVM's functions can be hooked only once it is loaded.
+pub(super) async fn wait_for_kvm(stop: &mut Stop) -> Result<(), CliError> {
+    if !bpf::must_wait_for_kvm() {
+        return Ok(());
+    }
+    note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd; Ctrl-C gives up)");
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    while !bpf::kvm_is_loaded() {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.requested() => return Err(CliError::Interrupted),
+        }
+    }
+    Ok(())
+}
+
+/// Who is told what happens to the tracer.
+pub(super) struct Listener {
+    /// Takes a sentence.
+    pub(super) tell: Box<dyn Fn(&str) + Send>,
+    /// What makes this command let go of the module kvm.
+    pub(super) release: String,
+}
+
+impl Listener {
+    /// Standard error, of a command that obeys SIGUSR1.
+    pub(super) fn standard_error() -> Self {
+        Self { tell: Box::new(note), release: format!("kill -USR1 {}", std::process::id()) }
+    }
+}
+
 /// The tracer as a source of snapshots.
 #[derive(Clone)]
 pub(super) struct Tracer {
@@ -41,6 +98,7 @@ pub(super) struct Tracer {
 
 struct Shared {
     options: Options,
+    listener: Listener,
     state: State,
     times: u64,
     /// For how long nothing was traced, up to `idle_since`.
@@ -69,9 +127,15 @@ enum Due {
 }
 
 impl Tracer {
-    pub(super) fn new(options: Options) -> Self {
-        let shared =
-            Shared { options, state: State::Waiting, times: 0, untraced: Duration::ZERO, idle_since: None };
+    pub(super) fn new(options: Options, listener: Listener) -> Self {
+        let shared = Shared {
+            options,
+            listener,
+            state: State::Waiting,
+            times: 0,
+            untraced: Duration::ZERO,
+            idle_since: None,
+        };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -79,7 +143,7 @@ impl Tracer {
     pub(super) fn start(&self) -> Result<(), CliError> {
         let mut shared = self.lock();
         if bpf::must_wait_for_kvm() {
-            note("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd)");
+            shared.tell("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd)");
         } else {
             let live = start_tracer(shared.options)?;
             shared.run(live);
@@ -113,10 +177,12 @@ impl Tracer {
             State::Running { .. } => {
                 shared.idle_since = Some(Instant::now());
                 shared.state = State::Released(bpf::kvm_instance());
-                note("SIGUSR1: kvm is released, nothing is traced; SIGUSR2 or loading kvm again resumes");
+                shared.tell(
+                    "SIGUSR1: kvm is released, nothing is traced; SIGUSR2 or loading kvm again resumes",
+                );
             }
-            State::Waiting => note("SIGUSR1: kvm is not loaded, there is nothing to release"),
-            State::Released(_) => note("SIGUSR1: kvm is released already"),
+            State::Waiting => shared.tell("SIGUSR1: kvm is not loaded, there is nothing to release"),
+            State::Released(_) => shared.tell("SIGUSR1: kvm is released already"),
         }
     }
 
@@ -124,10 +190,10 @@ impl Tracer {
     pub(super) fn resume(&self) -> anyhow::Result<()> {
         let mut shared = self.lock();
         if let State::Released(_) = shared.state {
-            note("SIGUSR2: resuming");
+            shared.tell("SIGUSR2: resuming");
             shared.state = State::Waiting;
         } else {
-            note("SIGUSR2: kvm is not released, there is nothing to resume");
+            shared.tell("SIGUSR2: kvm is not released, there is nothing to resume");
         }
         drop(shared);
         self.look_after()
@@ -153,7 +219,7 @@ impl Shared {
         let State::Running { seen, .. } = self.state else { return };
         self.idle_since = Some(seen);
         self.state = State::Waiting;
-        note(match loaded {
+        self.tell(match loaded {
             Some(_) => "kvm was unloaded and loaded again: its probes are gone",
             None => "kvm was unloaded: its probes are gone; waiting for it",
         });
@@ -164,20 +230,24 @@ impl Shared {
         let gap = self.idle_since.map_or(String::new(), |since| {
             format!(" after {:.1} s; all counters start from 0", since.elapsed().as_secs_f64())
         });
-        note(&format!("kvm was loaded: tracing{gap}"));
+        self.tell(&format!("kvm was loaded: tracing{gap}"));
         self.run(live);
         Ok(())
     }
 
     fn run(&mut self, live: Live) {
         if live.holds_kvm() {
-            let pid = std::process::id();
-            note(&format!("fentry holds the module kvm; before unloading it: kill -USR1 {pid}"));
+            let release = &self.listener.release;
+            self.tell(&format!("fentry holds the module kvm; before unloading it: {release}"));
         }
         self.untraced = self.untraced();
         self.idle_since = None;
         self.times += 1;
         self.state = State::Running { live: Box::new(live), seen: Instant::now() };
+    }
+
+    fn tell(&self, text: &str) {
+        (self.listener.tell)(text);
     }
 
     fn untraced(&self) -> Duration {
@@ -205,6 +275,10 @@ fn due(hooked: Hooked, loaded: Option<KvmInstance>) -> Due {
 }
 
 impl Source for Tracer {
+    fn look_after(&mut self) -> anyhow::Result<()> {
+        Self::look_after(self)
+    }
+
     fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
         let mut shared = self.lock();
         let is_gone = shared.due(bpf::kvm_instance()) == Due::Detach;
@@ -253,7 +327,7 @@ mod tests {
     fn before_kvm_nothing_is_held_and_nothing_missed() {
         let options =
             Options { backend: bpf::BackendChoice::Auto, recording: false, vm_histograms: false, max_vms: 1 };
-        let tracer = Tracer::new(options);
+        let tracer = Tracer::new(options, Listener::standard_error());
         assert_eq!(tracer.attachment(), Some(Attachment::default()));
         tracer.release();
         assert_eq!(tracer.attachment(), Some(Attachment::default()));

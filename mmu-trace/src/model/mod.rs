@@ -4,11 +4,13 @@
 //! computed from nothing else.
 
 mod counters;
+mod delta;
 mod figure;
 mod quality;
 mod quantile;
 
 pub use counters::{Counters, Histograms, Invalidation, InvalidationKey, Refaults};
+pub use delta::{Delta, VmDelta, VmKey};
 pub use figure::Figure;
 pub use quality::{Backend, Hook, HookState, Quality};
 pub use quantile::quantile_ns;

@@ -118,7 +118,7 @@ impl Vm {
 
 impl From<&Counters> for ChangePte {
     fn from(counters: &Counters) -> Self {
-        let outcomes = outcomes(counters);
+        let outcomes = Outcomes::from(counters);
         let decided = outcomes.decided();
         let by_cause = counters.change_pte.keys().map(|&c| (c, counters.change_pte_cause(c))).collect();
         Self {
@@ -168,17 +168,19 @@ impl Refaults {
     }
 }
 
-fn outcomes(counters: &Counters) -> Outcomes {
-    let n = |outcome| counters.change_pte_outcome(outcome);
-    Outcomes {
-        effective_updated: n(Outcome::EffectiveUpdated),
-        effective_dropped: n(Outcome::EffectiveDropped),
-        noop_zapped_by_bracket: n(Outcome::NoopZappedByBracket),
-        noop_zapped_by_same_op: n(Outcome::NoopZappedBySameOp),
-        noop_not_mapped: n(Outcome::NoopNotMapped),
-        not_guest_memory: n(Outcome::NotGuestMemory),
-        no_subscriber: n(Outcome::NoSubscriber),
-        unbracketed: n(Outcome::Unbracketed),
+impl From<&Counters> for Outcomes {
+    fn from(counters: &Counters) -> Self {
+        let n = |outcome| counters.change_pte_outcome(outcome);
+        Self {
+            effective_updated: n(Outcome::EffectiveUpdated),
+            effective_dropped: n(Outcome::EffectiveDropped),
+            noop_zapped_by_bracket: n(Outcome::NoopZappedByBracket),
+            noop_zapped_by_same_op: n(Outcome::NoopZappedBySameOp),
+            noop_not_mapped: n(Outcome::NoopNotMapped),
+            not_guest_memory: n(Outcome::NotGuestMemory),
+            no_subscriber: n(Outcome::NoSubscriber),
+            unbracketed: n(Outcome::Unbracketed),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn short_count(n: u64) -> String {
 }
 
 /// `part` of `whole` in per cent; only all of it is 100 %, only none of it is 0 %.
-pub(super) fn percent(part: u64, whole: u64) -> String {
+pub(crate) fn percent(part: u64, whole: u64) -> String {
     match part {
         _ if whole == 0 => "-".to_owned(),
         0 => "0 %".to_owned(),
@@ -79,7 +79,7 @@ pub fn plural(n: u64, one: &str, many: &str) -> String {
 }
 
 /// Untrusted text as it may reach a terminal: no control characters.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
@@ -154,10 +154,15 @@ impl Table {
 
     /// The table as lines, each after `indent`; nothing if there is no row.
     pub(crate) fn render(&self, indent: &str) -> String {
+        self.render_within(indent, WIDTH)
+    }
+
+    /// The same for another width.
+    pub(crate) fn render_within(&self, indent: &str, width: usize) -> String {
         if self.rows.is_empty() {
             return String::new();
         }
-        let widths = self.widths(WIDTH.saturating_sub(indent.len()));
+        let widths = self.widths(width.saturating_sub(indent.len()));
         let heads: Vec<String> = self.columns.iter().map(|(head, _)| (*head).to_owned()).collect();
         std::iter::once(&heads).chain(&self.rows).map(|row| self.line(indent, &widths, row)).collect()
     }
@@ -200,7 +205,7 @@ impl Table {
 }
 
 /// `text` in at most `width` characters.
-pub(super) fn shorten(text: &str, width: usize) -> String {
+pub(crate) fn shorten(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -84,7 +84,7 @@ pub(super) fn verdict(snapshot: &Snapshot, shortcomings: &[String]) -> &'static 
 }
 
 /// Everything that is lost or missing, in words.
-pub(super) fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
+pub(crate) fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
     let quality = &snapshot.quality;
     let mut words = Vec::new();
     if quality.truncated {
@@ -139,17 +139,22 @@ const fn gap_words(gap: Gap) -> Option<&'static str> {
     }
 }
 
-fn unknown_figures(snapshot: &Snapshot) -> String {
-    unknown(snapshot).map(|words| paragraph("Unknown: ", &printable(&words))).collect()
-}
-
-/// The figures whose hooks are missing; that a kernel has no `change_pte` the headline has said.
-pub(super) fn unknown(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+/// The figures whose hooks are missing, and why; that a kernel has no `change_pte` is said elsewhere.
+pub(crate) fn lacking(snapshot: &Snapshot) -> impl Iterator<Item = (Figure, String)> {
     let absent_by_nature = |figure| figure == Figure::ChangePte && !snapshot.host.has_change_pte;
     Figure::ALL
         .iter()
         .filter(move |&&figure| !absent_by_nature(figure))
-        .filter_map(|&figure| Some(format!("{}: {}", figure.label(), snapshot.unknown(figure)?)))
+        .filter_map(|&figure| Some((figure, snapshot.unknown(figure)?)))
+}
+
+/// The same in words.
+pub(super) fn unknown(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    lacking(snapshot).map(|(figure, reason)| format!("{}: {reason}", figure.label()))
+}
+
+fn unknown_figures(snapshot: &Snapshot) -> String {
+    unknown(snapshot).map(|words| paragraph("Unknown: ", &printable(&words))).collect()
 }
 
 /// The host's durations, where no VM has its own.

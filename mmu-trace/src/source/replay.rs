@@ -1,8 +1,9 @@
 //! A capture as a source of snapshots, so that Prometheus and dashboards can be tried without KVM.
 //!
 //! ```text
-//!   still:    last snapshot, for ever
-//!   playing:  first --spacing / speed--> second --> ... --> last, for ever
+//!   still:     last snapshot, for ever
+//!   playing:   first --spacing / speed--> second --> ... --> last, for ever
+//!   stepping:  first --each call--------> second --> ... --> last, for ever
 //! ```
 //!
 //! What is played is read when it is asked for: a capture need not fit into memory.
@@ -29,11 +30,16 @@ pub struct Replay {
 struct Player {
     reader: Reader<File>,
     next: Option<Box<Snapshot>>,
-    /// When it began.
-    started: Instant,
-    /// Where it began, in seconds of the capture.
-    origin: f64,
-    speed: f64,
+    pace: Pace,
+}
+
+/// When it is the next one's turn.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// With the time since `started`, where the capture was at `origin` seconds.
+    Time { started: Instant, origin: f64, speed: f64 },
+    /// With each call but the first.
+    Calls { is_first: bool },
 }
 
 impl Replay {
@@ -49,31 +55,47 @@ impl Replay {
     /// # Errors
     /// As [`Reader::open`]. Where the capture is damaged behind its beginning, what can be read is played.
     pub fn playing(path: &Path, speed: f64) -> Result<Option<Self>, ReadError> {
+        let started = Instant::now();
+        Self::open(path, |first| Pace::Time { started, origin: first.window.seconds, speed })
+    }
+
+    /// The snapshots of the capture at `path` one after another, one for each call. `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Replay::playing`].
+    pub fn stepping(path: &Path) -> Result<Option<Self>, ReadError> {
+        Self::open(path, |_| Pace::Calls { is_first: true })
+    }
+
+    fn open(path: &Path, pace: impl FnOnce(&Snapshot) -> Pace) -> Result<Option<Self>, ReadError> {
         let mut reader = Reader::open(path)?;
-        let Some(first) = next_snapshot(&mut reader, &mut None) else { return Ok(None) };
-        let origin = first.window.seconds;
-        let player = Player { reader, next: None, started: Instant::now(), origin, speed };
+        // What is missing before the first one is no matter of its figures.
+        let Some(first) = next_snapshot(&mut reader, &mut false) else { return Ok(None) };
+        let player = Player { reader, next: None, pace: pace(&first) };
         let mut replay = Self { current: *first, player: Some(player) };
         replay.prefetch();
         Ok(Some(replay))
     }
 
     /// Goes on to the last snapshot that was taken up to `elapsed` after the first one.
-    fn advance(&mut self, elapsed: Duration) {
-        while let Some(player) = &mut self.player {
-            let position = player.origin + elapsed.as_secs_f64() * player.speed;
-            match player.next.take_if(|next| next.window.seconds <= position) {
-                Some(next) => self.current = *next,
-                None => return,
-            }
-            self.prefetch();
-        }
+    fn advance(&mut self, elapsed: Duration, origin: f64, speed: f64) {
+        let position = origin + elapsed.as_secs_f64() * speed;
+        while self.step_if(|next| next.window.seconds <= position) {}
+    }
+
+    /// Goes on to the next snapshot, if there is one and it is due.
+    fn step_if(&mut self, is_due: impl Fn(&Snapshot) -> bool) -> bool {
+        let Some(player) = &mut self.player else { return false };
+        let Some(next) = player.next.take_if(|next| is_due(next)) else { return false };
+        self.current = *next;
+        self.prefetch();
+        true
     }
 
     /// Reads the snapshot behind the current one; without one, the current one stays.
     fn prefetch(&mut self) {
         if let Some(player) = &mut self.player {
-            player.next = next_snapshot(&mut player.reader, &mut Some(&mut self.current));
+            player.next = next_snapshot(&mut player.reader, &mut self.current.quality.truncated);
             if player.next.is_none() {
                 self.player = None;
             }
@@ -81,33 +103,34 @@ impl Replay {
     }
 }
 
-/// The next snapshot that can be read. If one may be missing before it, `current` is told.
-fn next_snapshot(reader: &mut Reader<File>, current: &mut Option<&mut Snapshot>) -> Option<Box<Snapshot>> {
-    let mut tell = || {
-        if let Some(current) = current {
-            current.quality.truncated = true;
-        }
-    };
+/// The next snapshot that can be read; `is_damaged` is set if one may be missing before it.
+fn next_snapshot(reader: &mut Reader<File>, is_damaged: &mut bool) -> Option<Box<Snapshot>> {
     for item in &mut *reader {
         match item {
             Ok(Item::Snapshot(snapshot)) => return Some(snapshot),
-            Ok(Item::Damage(_)) | Err(_) => tell(),
+            Ok(Item::Damage(_)) | Err(_) => *is_damaged = true,
             Ok(Item::Meta(_) | Item::Events(_) | Item::End(_)) => {}
         }
     }
-    if reader.truncated().is_some() {
-        tell();
-    }
+    *is_damaged |= reader.truncated().is_some();
     None
 }
 
 impl Source for Replay {
     fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
-        if let Some(player) = &self.player {
-            let elapsed = player.started.elapsed();
-            self.advance(elapsed);
+        match self.player.as_mut().map(|player| &mut player.pace) {
+            Some(&mut Pace::Time { started, origin, speed }) => {
+                self.advance(started.elapsed(), origin, speed)
+            }
+            Some(Pace::Calls { is_first: is_first @ true }) => *is_first = false,
+            Some(Pace::Calls { .. }) => _ = self.step_if(|_| true),
+            None => {}
         }
         Ok(self.current.clone())
+    }
+
+    fn is_over(&self) -> bool {
+        self.player.is_none()
     }
 }
 
@@ -164,7 +187,7 @@ mod tests {
         for (elapsed_ms, expected) in
             [(0, 0.5), (400, 0.5), (500, 1.5), (1_999, 1.5), (2_600, 5.5), (9_000, 5.5)]
         {
-            replay.advance(Duration::from_millis(elapsed_ms));
+            replay.advance(Duration::from_millis(elapsed_ms), 0.5, 2.0);
             assert_eq!(replay.current.window.seconds, expected, "after {elapsed_ms} ms");
         }
         assert!(replay.player.is_none() && !replay.current.quality.truncated);
@@ -176,8 +199,19 @@ mod tests {
         let path = capture(dir.path(), &[0.0, 1.0], None);
         let mut replay = Replay::playing(&path, 1.0).unwrap().unwrap();
         assert!(!replay.snapshot().unwrap().quality.truncated);
-        replay.advance(Duration::from_secs(1));
+        replay.advance(Duration::from_secs(1), 0.0, 1.0);
         assert!(replay.snapshot().unwrap().quality.truncated);
+    }
+
+    #[test]
+    fn each_call_is_a_step_and_the_last_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = capture(dir.path(), &[0.0, 9.0, 10.0], Some(EndReason::Duration));
+        let mut replay = Replay::stepping(&path).unwrap().unwrap();
+        for (expected, is_over) in [(0.0, false), (9.0, false), (10.0, true), (10.0, true)] {
+            assert_eq!(replay.snapshot().unwrap().window.seconds, expected);
+            assert_eq!(replay.is_over(), is_over, "at {expected}");
+        }
     }
 
     #[test]
