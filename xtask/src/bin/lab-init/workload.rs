@@ -83,7 +83,7 @@ fn kvm_mmu() -> Mmu {
     }
 }
 
-/// What only shows while the VM lives: the list of VMs and the daemon's series of this VM.
+/// What only shows while the VM lives: the list of VMs, the daemon's series of this VM, and what `top` says.
 fn record_live_views() -> Result<()> {
     if !process::has_tracer() {
         return Ok(());
@@ -92,6 +92,8 @@ fn record_live_views() -> Result<()> {
     let vms = process::mmu_trace(&["vms"]).output().context("cannot run mmu-trace vms")?;
     fs::write(out.join("vms.txt"), [vms.stdout, vms.stderr].concat())?;
     fs::write(out.join("metrics.txt"), metrics::get("/metrics")?)?;
+    let top = process::mmu_trace(&["top", "--once"]).output().context("cannot run mmu-trace top")?;
+    fs::write(out.join("top.txt"), [top.stdout, top.stderr].concat())?;
     Ok(())
 }
 

@@ -84,9 +84,11 @@ pub(super) struct Outputs {
     run: Run,
     /// `None` where the lab ran without the tracer.
     report: Option<Value>,
-    /// What `mmu-trace vms` and the daemon's `/metrics` said while the VM ran; empty without the tracer.
+    /// What `mmu-trace vms`, the daemon's `/metrics` and `mmu-trace top` said while the VM ran; empty without
+    /// the tracer.
     vms: String,
     metrics: String,
+    top: String,
     /// `None` without the ladder.
     kprobe_report: Option<Value>,
     /// The run with a working `change_pte` and its report.
@@ -116,6 +118,7 @@ impl Outputs {
             report: with_tracer.then(|| load(&out.join("report.json"))).transpose()?,
             vms: fs::read_to_string(out.join("vms.txt")).unwrap_or_default(),
             metrics: fs::read_to_string(out.join("metrics.txt")).unwrap_or_default(),
+            top: fs::read_to_string(out.join("top.txt")).unwrap_or_default(),
             kprobe_report: ladder.then(|| load(&out.join("kprobe.json"))).transpose()?,
             control: control
                 .then(|| {
@@ -157,7 +160,7 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
     }
     if let Some(report) = &outputs.report {
         groups.push(Group { name: "report".to_owned(), checks: report::check(&outputs.run, report) });
-        let checks = report::check_identity(&outputs.vms, &outputs.metrics);
+        let checks = report::check_identity(&outputs.vms, &outputs.metrics, &outputs.top);
         groups.push(Group { name: "identity".to_owned(), checks });
         if let Some(kprobe) = &outputs.kprobe_report {
             groups.push(Group {

@@ -95,9 +95,9 @@ fn has(names: &[String], name: &str) -> bool {
     names.iter().any(|n| n == name)
 }
 
-/// Whether both VMs are found under their own names while they run: by `mmu-trace vms`, and in the
-/// daemon's `vm_info`. One of them is older than the daemon.
-pub(super) fn check_identity(vms: &str, metrics: &str) -> Vec<Check> {
+/// Whether both VMs are found under their own names while they run: by `mmu-trace vms`, in the daemon's
+/// `vm_info`, and by `mmu-trace top`. One of them is older than the daemon.
+pub(super) fn check_identity(vms: &str, metrics: &str, top: &str) -> Vec<Check> {
     let listed = |vm: Identity| vms.lines().any(|line| line.contains(vm.name) && line.contains(vm.uuid));
     let exposed = |vm: Identity| {
         let labels = [format!("domain=\"{}\"", vm.name), format!("uuid=\"{}\"", vm.uuid)];
@@ -109,6 +109,8 @@ pub(super) fn check_identity(vms: &str, metrics: &str) -> Vec<Check> {
         let name = vm.name;
         checks.push(Check::equal(&format!("vms lists {name} with its uuid"), &true, &listed(vm)));
         checks.push(Check::equal(&format!("vm_info has {name} with its uuid"), &true, &exposed(vm)));
+        let is_line = top.lines().any(|line| line.split(' ').next() == Some(name));
+        checks.push(Check::equal(&format!("top lists {name}"), &true, &is_line));
     }
     checks
 }
@@ -399,14 +401,15 @@ mod tests {
     fn a_vm_without_its_name_fails() {
         let mut vms = String::new();
         let mut metrics = String::new();
+        let top = "VM pid\nlab 7\nearly 8\n";
         for Identity { name, uuid } in [LAB_VM, EARLY_VM] {
             vms += &format!("{name} {uuid} 77 qemu\n");
             metrics += &format!("mmu_trace_vm_info{{domain=\"{name}\",uuid=\"{uuid}\"}} 1\n");
         }
-        assert_eq!(failures(check_identity(&vms, &metrics)), Vec::<String>::new());
+        assert_eq!(failures(check_identity(&vms, &metrics, top)), Vec::<String>::new());
         let early = vms.lines().next().unwrap_or_default();
-        assert_eq!(failures(check_identity(early, &metrics)), ["vms lists early with its uuid"]);
-        assert_eq!(failures(check_identity("lab-vmm-77\n", "")).len(), 4);
+        assert_eq!(failures(check_identity(early, &metrics, top)), ["vms lists early with its uuid"]);
+        assert_eq!(failures(check_identity("lab-vmm-77\n", "", "")).len(), 6);
     }
 
     #[test]
