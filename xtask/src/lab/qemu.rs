@@ -62,6 +62,13 @@ impl Files {
     }
 }
 
+/// The lab had to be killed.
+#[derive(Debug, thiserror::Error)]
+#[error("the lab did not finish in {seconds} s; --timeout gives it more")]
+pub(super) struct Hung {
+    seconds: u64,
+}
+
 /// How to run.
 pub(super) struct Options {
     /// When to give up; `None` means never.
@@ -90,9 +97,8 @@ pub(super) fn run(emulator: &Emulator, files: &Files, options: &Options, log: &P
     let timed_out = wait(&mut child, options.timeout)?;
     let console = join(reader)?;
     if timed_out {
-        let timeout = options.timeout.unwrap_or_default().as_secs();
         println!("the lab's console ended with:\n{}\n", console.tail());
-        bail!("the lab did not finish in {timeout} s; --timeout gives it more");
+        bail!(Hung { seconds: options.timeout.unwrap_or_default().as_secs() });
     }
     Ok(console)
 }
