@@ -31,6 +31,9 @@ pub const RENAMED: &str = "appliance";
 /// What a guest prints on its console once it works.
 pub const READY: &str = "lab guest: ready";
 
+/// The file that says which guest was reset before it said a word.
+pub const RESET: &str = "guest-reset.txt";
+
 /// What was seen of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guests {

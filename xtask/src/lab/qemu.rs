@@ -62,11 +62,15 @@ impl Files {
     }
 }
 
-/// The lab had to be killed.
+/// What QEMU's SVM emulation does now and then, and what another boot may not show.
 #[derive(Debug, thiserror::Error)]
-#[error("the lab did not finish in {seconds} s; --timeout gives it more")]
-pub(super) struct Hung {
-    seconds: u64,
+pub(super) enum Fault {
+    /// The lab had to be killed.
+    #[error("the lab did not finish in {seconds} s; --timeout gives it more")]
+    Hung { seconds: u64 },
+    /// A nested guest's machine was reset before its kernel said a word.
+    #[error("{0}")]
+    GuestReset(String),
 }
 
 /// How to run.
@@ -98,7 +102,7 @@ pub(super) fn run(emulator: &Emulator, files: &Files, options: &Options, log: &P
     let console = join(reader)?;
     if timed_out {
         println!("the lab's console ended with:\n{}\n", console.tail());
-        bail!(Hung { seconds: options.timeout.unwrap_or_default().as_secs() });
+        bail!(Fault::Hung { seconds: options.timeout.unwrap_or_default().as_secs() });
     }
     Ok(console)
 }

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use xtask::guests;
+
+use super::qemu::Fault;
 
 /// The last entry of an archive that is complete.
 const LAST: &str = "steps.json";
@@ -14,6 +17,16 @@ pub(super) fn clear(out: &Path) -> Result<()> {
         fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))?;
     }
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))
+}
+
+/// Fails if a Linux guest was reset at its start.
+pub(super) fn guest_reset(out: &Path) -> Result<()> {
+    let path = out.join(guests::RESET);
+    if path.exists() {
+        let what = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        return Err(Fault::GuestReset(what).into());
+    }
+    Ok(())
 }
 
 /// Unpacks the archive on `disk` into `out`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount};
-use xtask::guests::{GUESTS, Guest, Guests, READY, RENAMED};
+use xtask::guests::{GUESTS, Guest, Guests, READY, RENAMED, RESET};
 use xtask::phase::Series;
 
 use crate::process::{OUT, mmu_trace, terminate};
@@ -39,8 +39,13 @@ pub(crate) fn run() -> Result<()> {
     let mut children =
         GUESTS.iter().enumerate().map(|(n, guest)| start(n, guest)).collect::<Result<Vec<_>>>()?;
     let pids: Vec<u32> = children.iter().map(Child::id).collect();
-    for (n, child) in children.iter_mut().enumerate() {
-        wait_until_ready(n, child)?;
+    if let Err(error) = wait_until_all_ready(&mut children) {
+        // A guest that stays would keep the later stages from unloading KVM.
+        for child in &mut children {
+            child.kill().context("cannot kill a guest")?;
+            child.wait()?;
+        }
+        return Err(error);
     }
     let running = wait_for_merges()?;
     let vms = list()?;
@@ -90,6 +95,10 @@ fn console(number: usize) -> String {
     format!("{OUT}/guest{number}.log")
 }
 
+fn wait_until_all_ready(children: &mut [Child]) -> Result<()> {
+    children.iter_mut().enumerate().try_for_each(|(n, child)| wait_until_ready(n, child))
+}
+
 fn wait_until_ready(number: usize, child: &mut Child) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -99,6 +108,10 @@ fn wait_until_ready(number: usize, child: &mut Child) -> Result<()> {
             return Ok(());
         }
         if let Some(status) = child.try_wait()? {
+            if said.is_empty() {
+                let what = format!("guest {number} was reset before it said a word ({status})");
+                fs::write(Path::new(OUT).join(RESET), what).context("cannot write of a reset guest")?;
+            }
             bail!("guest {number} ended with {status}: {said}");
         }
         ensure!(
