@@ -1,6 +1,8 @@
 //! Numbers, durations, tables and paragraphs of the text report. No line is wider than [`WIDTH`]
 //! unless a single word is.
 
+use mmu_trace_ebpf::kind::Cause;
+
 /// The width of the text report, in characters.
 pub(super) const WIDTH: usize = 100;
 
@@ -76,6 +78,14 @@ pub(super) fn known<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> Stri
 #[must_use]
 pub fn plural(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { many })
+}
+
+/// A cause, with the caller behind `other` where that is known.
+pub(crate) fn cause_with_caller(cause: Cause, caller: Option<&str>) -> String {
+    match caller {
+        Some(caller) => format!("{} ({caller})", cause.label()),
+        None => cause.label().to_owned(),
+    }
 }
 
 /// Untrusted text as it may reach a terminal: no control characters.

@@ -27,6 +27,6 @@ pub use schema::{
 pub use text::text;
 pub use timeline::{Bins, Frame, Heat, Holder, N_BINS, Timeline};
 
-pub(crate) use layout::{Align, Table, percent, printable, shorten};
+pub(crate) use layout::{Align, Table, cause_with_caller, percent, printable, shorten};
 pub(crate) use markup::escape;
 pub(crate) use text::{lacking, shortcomings};

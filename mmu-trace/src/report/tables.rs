@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use mmu_trace_ebpf::kind::{Cause, Outcome};
 
 use super::{
-    layout::{Align, Column, Table, count, duration, known, percent, seconds, short_count},
+    layout::{
+        Align, Column, Table, cause_with_caller, count, duration, known, percent, seconds, short_count,
+    },
     schema::{Causes, ChangePte, Invalidation, Ksm, PageFaults, Quality, Vm},
 };
 use crate::model::{Counters, HookState, Refaults};
@@ -185,12 +187,8 @@ pub(super) fn invalidations(rows: &[Invalidation]) -> Table {
 }
 
 fn invalidation(row: &Invalidation) -> [String; 7] {
-    let cause = match &row.caller {
-        Some(caller) => format!("{} ({caller})", row.cause.label()),
-        None => row.cause.label().to_owned(),
-    };
     [
-        cause,
+        cause_with_caller(row.cause, row.caller.as_deref()),
         row.initiator.label().to_owned(),
         row.event.clone(),
         short_count(row.ranges),

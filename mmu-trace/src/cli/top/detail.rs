@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{Counters, Delta, Figure, Invalidation, Mmu, VmDelta, VmKey},
-    report::{Align, Table, count, duration, percent, printable},
+    report::{Align, Table, cause_with_caller, count, duration, percent, printable},
 };
 
 /// Lines around the text, beside the summary: its title and the keys.
@@ -218,7 +218,7 @@ pub(super) fn invalidations(all: &[Invalidation], counted: &[Invalidation], delt
     for (row, grown) in rows {
         let per_second = |n: fn(&Invalidation) -> u64| rate(delta.rate(grown.map_or(0, n)));
         table.row([
-            cause(row),
+            cause_with_caller(row.key.cause, row.caller.as_deref()),
             row.key.initiator.label().to_owned(),
             row.key.event.clone(),
             per_second(|row| row.zapped),
@@ -228,11 +228,4 @@ pub(super) fn invalidations(all: &[Invalidation], counted: &[Invalidation], delt
         ]);
     }
     table
-}
-
-fn cause(row: &Invalidation) -> String {
-    match &row.caller {
-        Some(caller) => format!("{} ({caller})", row.key.cause.label()),
-        None => row.key.cause.label().to_owned(),
-    }
 }

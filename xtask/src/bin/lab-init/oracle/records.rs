@@ -35,12 +35,13 @@ const KINDS: &[Kind] = &[
         event: "kvm/kvm_page_fault",
         filter: "error_code & 1",
     },
-    // The fault status of a permission fault is 0b0011xx (`ESR_ELx_FSC_PERM`).
+    // The mapping was there: the fault status is 0b0010xx for an access flag fault (`ESR_ELx_FSC_ACCESS`),
+    // 0b0011xx for a permission fault (`ESR_ELx_FSC_PERM`).
     Kind {
         counter: PERMISSION_FAULTS,
         instance: "lab_faults",
         event: "kvm/kvm_guest_fault",
-        filter: "hsr & 8 && hsr & 4",
+        filter: "hsr & 8",
     },
 ];
 
