@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
@@ -89,6 +89,7 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
     }
     // A huge page would be split before KSM merges it: true, and not what the phases count.
     race::set_thp("never")?;
+    stop_damon()?;
     ksm::set_up()?;
     // Before the tracer: whatever the tracer sees, these must have counted.
     oracle::set_up()?;
@@ -211,6 +212,20 @@ fn save(name: &str, args: &[&str], file: &str) -> Result<Step> {
     let output = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let errors = output.try_clone()?;
     process::run(name, mmu_trace(args).stdout(output).stderr(errors))
+}
+
+/// Ends what some kernels start by themselves: `DAMON_STAT` clears the access flag of pages that it draws
+/// by lot (`damon_folio_mkold` in `mm/damon`). On arm64 the guest's next access then faults: true, and
+/// not what the phases count.
+fn stop_damon() -> Result<()> {
+    let switch = Path::new("/sys/module/damon_stat/parameters/enabled");
+    if !switch.exists() {
+        return Ok(());
+    }
+    fs::write(switch, "N").context("cannot end DAMON_STAT")?;
+    let state = fs::read_to_string(switch).context("cannot read whether DAMON_STAT runs")?;
+    ensure!(state.trim() == "N", "DAMON_STAT still runs: {}", state.trim());
+    Ok(())
 }
 
 fn mount_all() -> Result<()> {
