@@ -1,5 +1,5 @@
-//! `cargo xtask docs`: writes `docs/metrics.md` from the metric table, or proves that it is what the
-//! table gives.
+//! `cargo xtask docs`: writes `docs/metrics.md` from the metric table and the example configuration from
+//! the command line's definition, or proves that they are what those give.
 //!
 //! Names, types, labels and meanings come from the table and from the enumerations that the labels are
 //! made of; how many series a VM has from its start is counted in a real exposition. Only what no table
@@ -12,6 +12,7 @@ use std::{fmt::Write, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use mmu_trace::{
+    cli::config,
     metrics::{
         self, Health,
         table::{ALL, Kind, Series, Subject},
@@ -21,38 +22,52 @@ use mmu_trace::{
 
 use crate::tools;
 
-/// The page, relative to the repository.
+/// The page of metrics, relative to the repository.
 const PAGE: &str = "docs/metrics.md";
+/// The example configuration, relative to the repository.
+const CONFIG: &str = "packaging/mmu-trace.toml";
 /// The name of the VM whose series are counted.
 const IDLE: &str = "idle";
 
 /// Arguments of `cargo xtask docs`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Compare with the committed page instead of replacing it
+    /// Compare with the committed files instead of replacing them
     #[arg(long)]
     pub(crate) check: bool,
 }
 
-/// Writes or checks the page.
+/// Writes or checks the files.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let path = tools::repository()?.join(PAGE);
-    let page = page()?;
-    if args.check {
-        return compare(&path, &page);
+    let repository = tools::repository()?;
+    for (name, text) in [(PAGE, page()?), (CONFIG, config::example())] {
+        let path = repository.join(name);
+        if args.check {
+            compare(&path, &text)?;
+        } else {
+            write(&path, &text)?;
+        }
     }
-    fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{PAGE}: {} series", ALL.len());
     Ok(())
 }
 
-fn compare(path: &Path, page: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{}: {} lines", path.display(), text.lines().count());
+    Ok(())
+}
+
+fn compare(path: &Path, text: &str) -> Result<()> {
     let committed = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let drift = page.lines().zip(committed.lines()).position(|(now, then)| now != then);
+    let drift = text.lines().zip(committed.lines()).position(|(now, then)| now != then);
     ensure!(
-        committed == page,
-        "{PAGE} is not what the metric table gives, from line {} on; run: cargo xtask docs",
-        drift.unwrap_or_else(|| page.lines().count().min(committed.lines().count())) + 1
+        committed == text,
+        "{} is not what the code gives, from line {} on; run: cargo xtask docs",
+        path.display(),
+        drift.unwrap_or_else(|| text.lines().count().min(committed.lines().count())) + 1
     );
     Ok(())
 }

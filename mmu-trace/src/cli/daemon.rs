@@ -20,6 +20,9 @@ pub struct DaemonArgs {
     /// How to trace.
     #[command(flatten)]
     pub tracer: TracerArgs,
+    /// Print the settings in force as a configuration file that says where each came from, and end.
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 /// Traces and serves metrics until SIGINT or SIGTERM. SIGUSR1 makes it let go of KVM, SIGUSR2 take it

@@ -2,8 +2,10 @@
 
 use std::{error::Error, io, net::SocketAddr};
 
+use super::config::ConfigError;
+
 /// The documented exit codes, for `--help`.
-pub(super) const EXIT_CODES: &str = "\
+pub const EXIT_CODES: &str = "\
 Exit codes:
     0  done
     1  a bug or an I/O error
@@ -18,6 +20,9 @@ pub enum CliError {
     /// The user asked for something that makes no sense; the message says what would.
     #[error("{0}")]
     Usage(String),
+    /// The configuration file makes no sense or cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The address of the metrics server cannot be had.
     #[error("{}", bind_message(.address, .source))]
     Bind {
@@ -54,7 +59,7 @@ impl CliError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Bind { .. } | Self::Output { .. } | Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Config(_) => 2,
             Self::Untraceable(_) => 3,
             Self::Capture(_) => 4,
             Self::Interrupted => 130,

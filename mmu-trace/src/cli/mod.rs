@@ -1,6 +1,7 @@
 //! The command line: the only place that prints and that decides exit codes.
 
 mod complaint;
+pub mod config;
 pub mod daemon;
 mod damage;
 pub mod doctor;
@@ -19,13 +20,16 @@ mod tracer;
 pub mod vms;
 
 use std::{
+    env,
+    ffi::OsString,
     io::{self, Write},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use error::CliError;
+use config::{Parsed, Refusal};
+pub use error::{CliError, EXIT_CODES};
 use progress::ProgressLine;
 use stop::Stop;
 pub use tracer::TracerArgs;
@@ -87,12 +91,24 @@ fn start_tracer(options: Options) -> Result<Live, CliError> {
     })
 }
 
+/// The definition of the whole command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    config::extend(Cli::command())
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => exit_code(run(&cli.command)),
-        Err(error) => {
+    let line: Vec<OsString> = env::args_os().collect();
+    let parsed = config::parse(command(), &line).and_then(|parsed| {
+        let cli = Cli::from_arg_matches(&parsed.matches)?;
+        Ok((cli, parsed))
+    });
+    match parsed {
+        Ok((cli, parsed)) => exit_code(run(&cli.command, &parsed)),
+        Err(Refusal::Config(error)) => exit_code(Err(error.into())),
+        Err(Refusal::Usage(error)) => {
             // Help, version or a usage error; if they cannot be printed there is nobody to tell.
             _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
@@ -100,8 +116,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<(), CliError> {
+fn run(command: &Command, parsed: &Parsed) -> Result<(), CliError> {
     match command {
+        Command::Daemon(args) if args.print_config => output::print(&parsed.effective()?),
         Command::Daemon(args) => daemon::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
@@ -128,8 +145,6 @@ fn note(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// The commands that need a tracer.
@@ -141,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
         Tracing::command().debug_assert();
     }
 
