@@ -4,6 +4,7 @@ mod ci;
 mod docs;
 mod ebpf;
 mod lab;
+mod man;
 mod nightly;
 mod tools;
 
@@ -22,12 +23,14 @@ struct Cli {
 enum Task {
     /// Run every test there is, the lab included.
     Ci(ci::Args),
-    /// Write the page of all metrics, or check the committed one.
+    /// Write the page of all metrics and the example configuration, or check the committed ones.
     Docs(docs::Args),
     /// Build the BPF object, or check the committed one.
     Ebpf(ebpf::Args),
     /// Boot a KVM host under emulation, trace it, and compare every count with the kernel's own.
     Lab(lab::Args),
+    /// Write the manual pages and the shell completions.
+    Man,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Docs(args) => docs::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Lab(args) => lab::run(&args),
+        Task::Man => man::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,97 @@
+//! `cargo xtask man`: manual pages and shell completions, from the command line's definition.
+//!
+//! What the definition does not know stands in [`sections`].
+
+mod sections;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::tools;
+
+/// The shells that completions are written for.
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+/// When the texts of the pages were last changed.
+const DATE: &str = "2026-11-25";
+
+/// Writes `dist/man` and `dist/completions` below the target directory.
+pub(crate) fn run() -> Result<()> {
+    let dist = tools::target_dir()?.join("dist");
+    let (man, completions) = (dist.join("man"), dist.join("completions"));
+    for dir in [&man, &completions] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    let mut command = mmu_trace::cli::command();
+    for shell in SHELLS {
+        clap_complete::generate_to(shell, &mut command, "mmu-trace", &completions)
+            .with_context(|| format!("cannot write the completions for {shell}"))?;
+    }
+    for (name, page) in pages()? {
+        write(&man.join(name), &page)?;
+    }
+    println!("{} and {}", man.display(), completions.display());
+    Ok(())
+}
+
+fn write(path: &Path, page: &[u8]) -> Result<()> {
+    fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Every page with its file name: the program's, and one for each command.
+fn pages() -> Result<Vec<(String, Vec<u8>)>> {
+    let mut program = mmu_trace::cli::command().disable_help_subcommand(true).after_help(None::<&str>);
+    program.build();
+    let commands = program.get_subcommands().cloned().map(|command| {
+        let name = command.get_name().to_owned();
+        page(&name, command)
+    });
+    let commands: Vec<_> = commands.collect::<Result<_>>()?;
+    let mut pages = vec![page("", program)?];
+    pages.extend(commands);
+    Ok(pages)
+}
+
+/// The page of the command `name`, or of the program.
+fn page(name: &str, command: Command) -> Result<(String, Vec<u8>)> {
+    let mut text = Vec::new();
+    let man = Man::new(command.clone())
+        .date(DATE)
+        .manual("mmu-trace")
+        .source(concat!("mmu-trace ", env!("CARGO_PKG_VERSION")));
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    if name.is_empty() {
+        man.render_subcommands_section(&mut text)?;
+    }
+    sections::of(name, &command).to_writer(&mut text)?;
+    let file = if name.is_empty() { "mmu-trace.1".to_owned() } else { format!("mmu-trace-{name}.1") };
+    Ok((file, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_has_its_sections() {
+        let pages = pages().unwrap();
+        assert_eq!(pages.len(), mmu_trace::cli::command().get_subcommands().count() + 1);
+        for (name, page) in pages {
+            let page = String::from_utf8(page).unwrap();
+            for section in
+                ["NAME", "SYNOPSIS", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES", "SEE ALSO"]
+            {
+                let n = page.lines().filter(|line| line.replace('"', "") == format!(".SH {section}")).count();
+                assert_eq!(n, 1, "{section} in {name}");
+            }
+        }
+    }
+}
