@@ -339,7 +339,11 @@ impl Live {
         Window { start_unix_ns: self.start_unix_ns, seconds: self.started.elapsed().as_secs_f64() }
     }
 
-    fn quality(&self) -> Result<Quality> {
+    /// What is attached, and what was lost or missed.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn quality(&self) -> Result<Quality> {
         let mut gaps = read::gaps(&self.object.ebpf)?;
         let created = gaps.remove(&Gap::PageCreated).unwrap_or(0);
         let pending = gaps.remove(&Gap::PagePending).unwrap_or(0);

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     CliError, Stop,
     complaint::Complaint,
+    manager::Manager,
     serve::ServeArgs,
     tracer::{Listener, Tracer, TracerArgs, UPKEEP_EVERY},
 };
@@ -43,7 +44,9 @@ async fn serve(args: &ServeArgs, tracer: Tracer) -> Result<(), CliError> {
     // Before anything is attached: a daemon that is refused must not cost the guests anything.
     let serving = args.bind(Box::new(tracer.clone())).await?;
     tracer.start()?;
-    let upkeep = tokio::spawn(upkeep(tracer, orders));
+    let mut manager = Manager::new();
+    report(&tracer, &mut manager);
+    let upkeep = tokio::spawn(upkeep(tracer, orders, manager));
     let served = serving.run(&mut stop).await;
     upkeep.abort();
     served
@@ -64,8 +67,9 @@ impl Orders {
 
 /// Looks after the tracer between scrapes, and does what it is told. An error is said once, until
 /// there is another.
-async fn upkeep(tracer: Tracer, mut orders: Orders) {
-    let mut tick = tokio::time::interval(UPKEEP_EVERY);
+async fn upkeep(tracer: Tracer, mut orders: Orders, mut manager: Manager) {
+    let every = manager.watchdog_period().map_or(UPKEEP_EVERY, |period| period.min(UPKEEP_EVERY));
+    let mut tick = tokio::time::interval(every);
     let mut complaint = Complaint::default();
     loop {
         let work: fn(&Tracer) -> anyhow::Result<()> = tokio::select! {
@@ -76,9 +80,27 @@ async fn upkeep(tracer: Tracer, mut orders: Orders) {
             },
             _ = orders.resume.recv() => Tracer::resume,
         };
-        let tracer = tracer.clone();
-        let done = tokio::task::spawn_blocking(move || work(&tracer)).await;
+        let (worker, is_due) = (tracer.clone(), manager.is_due());
+        let done = tokio::task::spawn_blocking(move || {
+            work(&worker)?;
+            if is_due { worker.check() } else { Ok(()) }
+        });
+        let done = done.await;
+        if is_due && matches!(done, Ok(Ok(()))) {
+            manager.works();
+        }
         // A panic has been told already.
         complaint.hear(done.unwrap_or(Ok(())), "tracing works again");
+        report(&tracer, &mut manager);
+    }
+}
+
+/// Tells the service manager how tracing stands. It is ready once the hooks are attached: not while it
+/// waits for KVM.
+fn report(tracer: &Tracer, manager: &mut Manager) {
+    let standing = tracer.standing();
+    manager.status(standing.text);
+    if standing.is_tracing {
+        manager.ready();
     }
 }

@@ -7,6 +7,7 @@ mod damage;
 pub mod doctor;
 mod duration;
 mod error;
+mod manager;
 mod output;
 mod progress;
 pub mod record;

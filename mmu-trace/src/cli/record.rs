@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    BackendChoice, CliError, ProgressLine, Stop, duration, note, start_tracer, tracer::wait_for_kvm,
+    BackendChoice, CliError, ProgressLine, Stop, duration, manager, note, start_tracer, tracer::wait_for_kvm,
 };
 use crate::{
     bpf::{self, Live, Options},
@@ -143,7 +143,9 @@ fn start(args: &RecordArgs) -> Result<Live, CliError> {
 /// Starts the command; the tracer already runs, so nothing of it is missed.
 fn spawn(command: &[OsString]) -> Result<Option<Child>, CliError> {
     let Some((program, args)) = command.split_first() else { return Ok(None) };
-    let child = Command::new(program).args(args).spawn();
+    let mut child = Command::new(program);
+    manager::VARIABLES.iter().for_each(|name| _ = child.env_remove(name));
+    let child = child.args(args).spawn();
     child.map(Some).map_err(|e| CliError::Usage(format!("cannot run {}: {e}", program.display())))
 }
 

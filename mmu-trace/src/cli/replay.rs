@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
-use super::{CliError, Stop, damage, note, serve::ServeArgs};
+use super::{CliError, Stop, damage, manager::Manager, note, serve::ServeArgs};
 use crate::{capture, model::Snapshot, source::Replay};
 
 /// Arguments of `replay`.
@@ -58,7 +58,11 @@ async fn serve(args: &ReplayArgs, last: Snapshot) -> Result<(), CliError> {
         None => None,
     };
     let source = Box::new(replay.unwrap_or_else(|| Replay::still(last)));
-    args.serve.bind(source).await?.run(&mut stop).await
+    let serving = args.serve.bind(source).await?;
+    let mut manager = Manager::new();
+    manager.status(format!("replaying {}", args.file.display()));
+    manager.ready();
+    serving.run(&mut stop).await
 }
 
 /// Says what will be seen, and what will not.

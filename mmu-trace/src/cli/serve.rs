@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::sync::watch;
 
-use super::{CliError, Stop, duration, note, textfile::Textfile};
+use super::{CliError, Stop, duration, manager, note, textfile::Textfile};
 use crate::{http::Server, scrape::Scraper, source::Source};
 
 /// Where the metrics are served if nobody says otherwise: this host only.
@@ -63,6 +63,7 @@ impl Serving {
         let (stopping, stopped) = watch::channel(());
         let textfile = self.textfile.map(|textfile| tokio::spawn(textfile.keep(self.scraper, stopped)));
         self.server.serve(stop.requested()).await;
+        manager::stopping();
         drop(stopping);
         if let Some(textfile) = textfile {
             textfile.await.context("the keeper of the text file panicked")?;

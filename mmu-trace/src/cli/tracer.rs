@@ -28,7 +28,7 @@ use clap::Args;
 use super::{BackendChoice, CliError, Stop, note, start_tracer};
 use crate::{
     bpf::{self, KvmInstance, Live, Options},
-    model::Snapshot,
+    model::{Hook, HookState, Snapshot},
     source::{Attachment, Source},
 };
 
@@ -116,6 +116,26 @@ enum State {
     Released(Option<KvmInstance>),
 }
 
+/// How tracing stands, for a person.
+pub(super) struct Standing {
+    /// Whether every hook that this kernel offers was tried.
+    pub(super) is_tracing: bool,
+    /// In one line.
+    pub(super) text: String,
+}
+
+/// What is traced, and which hooks are missing that the figures need.
+fn tracing(n_vms: usize, hooks: &[Hook]) -> String {
+    let missing = hooks.iter().filter(|hook| hook.required && hook.state != HookState::Attached);
+    let missing: Vec<&str> = missing.map(|hook| hook.hook.as_str()).collect();
+    let vms = if n_vms == 1 { "1 VM".to_owned() } else { format!("{n_vms} VMs") };
+    match missing.len() {
+        0 => format!("tracing {vms}, all hooks attached"),
+        1 => format!("tracing {vms}, 1 hook missing: {}", missing[0]),
+        n => format!("tracing {vms}, {n} hooks missing: {}", missing.join(", ")),
+    }
+}
+
 /// What a look at KVM calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
@@ -197,6 +217,25 @@ impl Tracer {
         }
         drop(shared);
         self.look_after()
+    }
+
+    /// Reads the counters of what may have been missed, to see that the kernel's maps can be read.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        match &self.lock().state {
+            State::Running { live, .. } => live.quality().map(drop).context("reading the counters"),
+            State::Waiting | State::Released(_) => Ok(()),
+        }
+    }
+
+    /// How tracing stands.
+    pub(super) fn standing(&self) -> Standing {
+        match &self.lock().state {
+            State::Waiting => Standing { is_tracing: false, text: "waiting for the kvm module".to_owned() },
+            State::Released(_) => Standing { is_tracing: false, text: RELEASED.to_owned() },
+            State::Running { live, .. } => {
+                Standing { is_tracing: true, text: tracing(live.identities().len(), live.hooks()) }
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -304,6 +343,7 @@ impl Source for Tracer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Backend;
 
     #[test]
     fn the_kvm_that_is_hooked_must_be_the_one_that_is_loaded() {
@@ -321,6 +361,24 @@ mod tests {
         for (n, (hooked, loaded, expected)) in cases.into_iter().enumerate() {
             assert_eq!(due(hooked, loaded), expected, "case {n}");
         }
+    }
+
+    #[test]
+    fn the_hooks_that_are_missing_are_named() {
+        let hook = |name: &str, state, required| Hook {
+            hook: name.to_owned(),
+            symbol: name.to_owned(),
+            backend: Backend::Fentry,
+            state,
+            required,
+            reason: None,
+        };
+        let mut hooks = vec![hook("a", HookState::Attached, true), hook("b", HookState::Absent, false)];
+        assert_eq!(tracing(1, &hooks), "tracing 1 VM, all hooks attached");
+        hooks.push(hook("c", HookState::Failed, true));
+        assert_eq!(tracing(12, &hooks), "tracing 12 VMs, 1 hook missing: c");
+        hooks.push(hook("d", HookState::Absent, true));
+        assert_eq!(tracing(0, &hooks), "tracing 0 VMs, 2 hooks missing: c, d");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod fixture;
 mod html;
 mod http;
 mod metrics;
+mod notify;
 mod prometheus;
 mod replay;
 mod report;
