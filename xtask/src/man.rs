@@ -8,11 +8,13 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use clap::Command;
-use clap_complete::Shell;
+use clap_complete::{Generator, Shell};
 use clap_mangen::Man;
 
 use crate::tools;
 
+/// What is completed.
+const PROGRAM: &str = "mmu-trace";
 /// The shells that completions are written for.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
@@ -26,16 +28,23 @@ pub(crate) fn run() -> Result<()> {
     for dir in [&man, &completions] {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
-    let mut command = mmu_trace::cli::command();
     for shell in SHELLS {
-        clap_complete::generate_to(shell, &mut command, "mmu-trace", &completions)
-            .with_context(|| format!("cannot write the completions for {shell}"))?;
+        write(&completions.join(shell.file_name(PROGRAM)), completion(shell).as_bytes())?;
     }
     for (name, page) in pages()? {
         write(&man.join(name), &page)?;
     }
     println!("{} and {}", man.display(), completions.display());
     Ok(())
+}
+
+/// The completions for `shell`.
+fn completion(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut mmu_trace::cli::command(), PROGRAM, &mut script);
+    // clap_complete 4.6 takes the dash in the program's name for the one before a command, in one of two
+    // places: without this no flag is completed in bash.
+    String::from_utf8_lossy(&script).replace("mmu__subcmd__trace", "mmu__trace")
 }
 
 fn write(path: &Path, page: &[u8]) -> Result<()> {
@@ -78,7 +87,27 @@ fn page(name: &str, command: Command) -> Result<(String, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command as Process;
+
     use super::*;
+
+    /// What bash offers for the last of `words`.
+    fn completed(words: &str) -> String {
+        let script = completion(Shell::Bash);
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+             _mmu__trace mmu-trace \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"\necho \"${{COMPREPLY[@]}}\""
+        );
+        let output = Process::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn bash_completes_commands_flags_and_values() {
+        assert_eq!(completed("mmu-trace d"), "daemon doctor");
+        assert_eq!(completed("mmu-trace daemon --ba"), "--backend");
+        assert_eq!(completed("mmu-trace daemon --backend k"), "kprobe");
+    }
 
     #[test]
     fn every_page_has_its_sections() {
