@@ -1,7 +1,8 @@
 //! Settings as a user gives them: by flag, by variable, by file.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -61,5 +62,30 @@ fn a_file_that_makes_no_sense_is_wrong_usage() {
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{message}");
         assert!(message.starts_with("mmu-trace: error: ") && message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_variable_meant_for_record_does_not_cost_the_capture() {
+    let (_dir, path) = file("a capture");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mmu-trace"));
+    let output = command.arg("report").arg(&path).env("MMU_TRACE_OUTPUT", &path).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("would replace the capture"), "{message}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a capture");
+}
+
+#[test]
+fn only_the_journal_is_told_priorities() {
+    let (dir, _path) = file("");
+    let log = File::create(dir.path().join("log")).unwrap();
+    let stat = log.metadata().unwrap();
+    let stream = format!("{}:{}", stat.dev(), stat.ino());
+    for (stream, expected) in [(stream, "<3>mmu-trace: error: "), ("1:2".to_owned(), "mmu-trace: error: ")] {
+        let mut command = daemon(Path::new("/none.toml"));
+        command.env("JOURNAL_STREAM", stream).stderr(log.try_clone().unwrap()).status().unwrap();
+        let text = fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(text.lines().last().unwrap().starts_with(expected), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! An error that comes again and again is said once.
 
-use super::note;
+use super::{journal::Priority, say};
 
 /// The last thing said about some work that is done over and over.
 #[derive(Default)]
@@ -11,8 +11,9 @@ pub(super) struct Complaint {
 impl Complaint {
     /// Says how `done` ended, if that is news; `again` is said when it works after an error.
     pub(super) fn hear(&mut self, done: anyhow::Result<()>, again: &str) {
+        let priority = if done.is_ok() { Priority::Information } else { Priority::Warning };
         if let Some(news) = self.news(done, again) {
-            note(&news);
+            say(priority, &news);
         }
     }
 

@@ -7,6 +7,7 @@ mod damage;
 pub mod doctor;
 mod duration;
 mod error;
+mod journal;
 mod manager;
 mod output;
 mod progress;
@@ -31,6 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use config::{Parsed, Refusal};
 pub use error::{CliError, EXIT_CODES};
+use journal::Priority;
 use progress::ProgressLine;
 use stop::Stop;
 pub use tracer::TracerArgs;
@@ -133,15 +135,19 @@ fn run(command: &Command, parsed: &Parsed) -> Result<(), CliError> {
 fn exit_code(result: Result<(), CliError>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if !matches!(error, CliError::Interrupted) {
-        note(&format!("error: {}", error.chain()));
+        say(Priority::Error, &format!("error: {}", error.chain()));
     }
     ExitCode::from(error.exit_code())
 }
 
 /// Tells the user something beside the output.
 fn note(text: &str) {
+    say(Priority::Information, text);
+}
+
+fn say(priority: Priority, text: &str) {
     // Without a standard error there is nobody to tell.
-    _ = writeln!(io::stderr(), "mmu-trace: {text}");
+    _ = writeln!(io::stderr(), "{}mmu-trace: {text}", priority.prefix());
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! `mmu-trace report`: what a capture says.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -40,11 +43,24 @@ pub enum Format {
     Html,
 }
 
+/// `MMU_TRACE_OUTPUT` that was meant for `record` names the capture.
+fn refuse_to_overwrite_the_capture(args: &ReportArgs) -> Result<(), CliError> {
+    let Some(output) = &args.output else { return Ok(()) };
+    let same = fs::canonicalize(output).ok().zip(fs::canonicalize(&args.file).ok());
+    if same.is_some_and(|(output, capture)| output == capture) {
+        let message =
+            format!("the report would replace the capture {}; choose another --output", output.display());
+        return Err(CliError::Usage(message));
+    }
+    Ok(())
+}
+
 /// Shows the capture.
 ///
 /// # Errors
 /// If the capture cannot be read or the output not be written.
 pub fn run(args: &ReportArgs) -> Result<(), CliError> {
+    refuse_to_overwrite_the_capture(args)?;
     let (summary, timeline) = read(args).map_err(damage::unreadable)?;
     if let Some(snapshot) = &summary.snapshot {
         let text = match args.format {

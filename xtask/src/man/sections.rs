@@ -62,6 +62,14 @@ fn environment(roff: &mut Roff, command: &str, definition: &Command) {
             entry(roff, &variable.to_string_lossy(), &format!("The same as --{flag}."));
         }
     }
+    if command == "daemon" {
+        entry(
+            roff,
+            "NOTIFY_SOCKET, WATCHDOG_USEC",
+            "Set by systemd, which then hears when every hook was tried.",
+        );
+        entry(roff, "JOURNAL_STREAM", "Set by systemd. Its journal is told which lines are errors.");
+    }
     if command == "top" {
         entry(roff, "NO_COLOR", "If it is set and not empty, nothing is coloured.");
     }
