@@ -9,7 +9,7 @@ use super::{
     complaint::Complaint,
     manager::Manager,
     serve::ServeArgs,
-    tracer::{Listener, Tracer, TracerArgs, UPKEEP_EVERY},
+    tracer::{Listener, Standing, Tracer, TracerArgs, UPKEEP_EVERY},
 };
 
 /// Arguments of `daemon`.
@@ -45,7 +45,7 @@ async fn serve(args: &ServeArgs, tracer: Tracer) -> Result<(), CliError> {
     let serving = args.bind(Box::new(tracer.clone())).await?;
     tracer.start()?;
     let mut manager = Manager::new();
-    report(&tracer, &mut manager);
+    report(tracer.standing(), &mut manager);
     let upkeep = tokio::spawn(upkeep(tracer, orders, manager));
     let served = serving.run(&mut stop).await;
     upkeep.abort();
@@ -91,14 +91,17 @@ async fn upkeep(tracer: Tracer, mut orders: Orders, mut manager: Manager) {
         }
         // A panic has been told already.
         complaint.hear(done.unwrap_or(Ok(())), "tracing works again");
-        report(&tracer, &mut manager);
+        // The lock may be held by a slow reader: not waited for on the thread that serves.
+        let worker = tracer.clone();
+        if let Ok(standing) = tokio::task::spawn_blocking(move || worker.standing()).await {
+            report(standing, &mut manager);
+        }
     }
 }
 
 /// Tells the service manager how tracing stands. It is ready once the hooks are attached: not while it
 /// waits for KVM.
-fn report(tracer: &Tracer, manager: &mut Manager) {
-    let standing = tracer.standing();
+fn report(standing: Standing, manager: &mut Manager) {
     manager.status(standing.text);
     if standing.is_tracing {
         manager.ready();
