@@ -24,6 +24,7 @@ use crate::{
 pub struct Scraper {
     source: Arc<Mutex<Box<dyn Source>>>,
     errors: AtomicU64,
+    vm_histograms: bool,
     /// `None`: no text file is written.
     textfile_errors: Option<AtomicU64>,
 }
@@ -39,7 +40,14 @@ impl Scraper {
     /// A scraper of `source`.
     #[must_use]
     pub fn new(source: Box<dyn Source>) -> Self {
-        Self { source: Arc::new(Mutex::new(source)), errors: AtomicU64::new(0), textfile_errors: None }
+        let source = Arc::new(Mutex::new(source));
+        Self { source, errors: AtomicU64::new(0), vm_histograms: false, textfile_errors: None }
+    }
+
+    /// The same, with the histograms of each VM if `wanted`.
+    #[must_use]
+    pub fn with_vm_histograms(self, wanted: bool) -> Self {
+        Self { vm_histograms: wanted, ..self }
     }
 
     /// The same, for somebody who also writes a text file.
@@ -87,6 +95,7 @@ impl Scraper {
             scrape_errors: self.errors.load(Ordering::Relaxed),
             textfile_errors: self.textfile_errors.as_ref().map(|errors| errors.load(Ordering::Relaxed)),
             attachment,
+            vm_histograms: self.vm_histograms,
             process,
         };
         // A thousand VMs are a hundred thousand lines.

@@ -11,7 +11,8 @@ use mmu_trace::{
         Damage, EndReason, FORMAT_VERSION, Item, Meta, ReadError, Reader, WriteError, Writer, summary,
     },
     model::{
-        Backend, Counters, Histograms, Hook, HookState, Host, Quality, Snapshot, Vm, VmIdentity, Window,
+        Backend, Counters, Histograms, Hook, HookState, Host, Ksm, KsmAccount, ProgramRuns, Quality,
+        Snapshot, Vm, VmIdentity, Window,
     },
     source::{Replay, Source},
 };
@@ -63,10 +64,22 @@ fn snapshot(calls: u64) -> Snapshot {
         alive: true,
         counters: counters.clone(),
         histograms: Some(histograms.clone()),
+        ksm: KsmAccount { merging_pages: Some(12), profit_bytes: Some(-64) },
     };
     let window = Window { start_unix_ns: 1, seconds: 2.5 };
     let quality = Quality::default();
-    Snapshot { host: host(), window, quality, vms: vec![vm], unattributed: counters, histograms }
+    let ksm = Some(Ksm { pages_sharing: 12, ..Ksm::default() });
+    let programs = Some(vec![ProgramRuns { program: "a".to_owned(), runs: 3, run_ns: 600 }]);
+    Snapshot {
+        host: host(),
+        window,
+        quality,
+        vms: vec![vm],
+        unattributed: counters,
+        histograms,
+        ksm,
+        programs,
+    }
 }
 
 fn event(ts_ns: u64) -> Event {

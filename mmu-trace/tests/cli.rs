@@ -9,7 +9,7 @@ use std::{
 
 use mmu_trace::{
     capture::{EndReason, Meta, Writer},
-    model::{Counters, Histograms, Host, Quality, Snapshot, Vm, VmIdentity, Window},
+    model::{Counters, Histograms, Host, KsmAccount, Quality, Snapshot, Vm, VmIdentity, Window},
 };
 use mmu_trace_ebpf::kind::{Cause, Outcome};
 use tempfile::TempDir;
@@ -76,9 +76,18 @@ fn snapshot(calls: u64) -> Snapshot {
         host: host(),
         window: Window { start_unix_ns: 1, seconds: 2.5 },
         quality: Quality::default(),
-        vms: vec![Vm { identity, mmu: None, alive: true, counters, histograms: None }],
+        vms: vec![Vm {
+            identity,
+            mmu: None,
+            alive: true,
+            counters,
+            histograms: None,
+            ksm: KsmAccount::default(),
+        }],
         unattributed: Counters::default(),
         histograms: Histograms::default(),
+        ksm: None,
+        programs: None,
     }
 }
 

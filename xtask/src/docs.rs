@@ -17,7 +17,7 @@ use mmu_trace::{
         self, Health,
         table::{ALL, Kind, Series, Subject},
     },
-    model::{Counters, Histograms, Host, Quality, Snapshot, Vm, VmIdentity, Window},
+    model::{Counters, Histograms, Host, Ksm, KsmAccount, Quality, Snapshot, Vm, VmIdentity, Window},
 };
 
 use crate::tools;
@@ -122,7 +122,8 @@ fn is_of(line: &str, name: &str) -> bool {
 /// What is exposed for a VM of which nothing is known but that it runs, on a host that offers everything.
 fn exposition_of_an_idle_vm() -> Result<String> {
     let identity = VmIdentity { name: IDLE.to_owned(), n_vms: 1, ..VmIdentity::default() };
-    let idle = Vm { identity, mmu: None, alive: true, counters: Counters::default(), histograms: None };
+    let ksm = KsmAccount { merging_pages: Some(0), profit_bytes: Some(0) };
+    let idle = Vm { identity, mmu: None, alive: true, counters: Counters::default(), histograms: None, ksm };
     let snapshot = Snapshot {
         host: Host { kernel: String::new(), arch: String::new(), has_change_pte: true },
         window: Window { start_unix_ns: 0, seconds: 0.0 },
@@ -130,12 +131,15 @@ fn exposition_of_an_idle_vm() -> Result<String> {
         vms: vec![idle],
         unattributed: Counters::default(),
         histograms: Histograms::default(),
+        ksm: Some(Ksm::default()),
+        programs: None,
     };
     let health = Health {
         scrape_duration: Duration::ZERO,
         scrape_errors: 0,
         textfile_errors: Some(0),
         attachment: None,
+        vm_histograms: false,
         process: None,
     };
     Ok(metrics::encode(&snapshot, &health)?)

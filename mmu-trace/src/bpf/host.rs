@@ -1,9 +1,13 @@
 //! What this host offers, found without changing anything and, but for the first point, without root.
 
-use std::{fs, os::linux::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    os::{linux::fs::MetadataExt, unix::fs::PermissionsExt},
+    path::Path,
+};
 
 use super::catalogue::{CHANGE_PTE, FAULT_HANDLER, HOW_TO_LOAD_KVM};
-use crate::kernel::kallsyms::Kallsyms;
+use crate::{kernel::kallsyms::Kallsyms, model::Mmu};
 
 /// One thing that tracing needs or profits from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +134,17 @@ fn is_live(module: &Path) -> bool {
     match fs::read_to_string(module.join("initstate")) {
         Ok(state) => state.trim() == "live",
         Err(_) => module.exists(),
+    }
+}
+
+/// The MMU of every VM, where the module's choice cannot change any more.
+pub(super) fn fixed_mmu() -> Option<Mmu> {
+    const PARAMETER: &str = "/sys/module/kvm/parameters/tdp_mmu";
+    let is_fixed = fs::metadata(PARAMETER).is_ok_and(|m| m.permissions().mode() & 0o222 == 0);
+    match fs::read_to_string(PARAMETER).ok()?.trim() {
+        "Y" if is_fixed => Some(Mmu::Tdp),
+        "N" if is_fixed => Some(Mmu::Rmap),
+        _ => None,
     }
 }
 

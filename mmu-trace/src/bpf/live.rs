@@ -1,12 +1,6 @@
 //! The live tracer.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
@@ -18,20 +12,23 @@ use zerocopy::FromBytes;
 
 use super::{
     BackendChoice, KvmInstance, Obstacle,
-    catalogue::{CHANGE_PTE, GET_TASK_MM, HOOKS},
+    accounts::{Accounts, Programs},
+    catalogue::HOOKS,
     constants::{self, Constants},
     holder, host,
     ladder::{self, Ladder},
-    misses::Probes,
     object::{self, LoadedObject, Setup},
+    pseudo,
     read::{self, InvalidationRow},
     side::TracingLink,
     slots::SlotTable,
+    surroundings,
 };
 use crate::{
-    kernel::{btf::Btf, kallsyms::Kallsyms},
+    kernel::{btf::Btf, kallsyms::Kallsyms, ksm},
     model::{
-        Backend, Counters, Histograms, Hook, HookState, Host, Mmu, Quality, Snapshot, Vm, VmIdentity, Window,
+        Backend, Counters, Histograms, Hook, HookState, Host, KsmAccount, Mmu, Quality, Snapshot, Vm,
+        VmIdentity, Window,
     },
     vm,
 };
@@ -59,8 +56,8 @@ pub struct Live {
     /// Keeps the tracing programs attached.
     _links: Vec<TracingLink>,
     slots: SlotTable,
-    /// The probes whose misses the kernel counts.
-    probes: Probes,
+    /// What is attached.
+    programs: Programs,
     hooks: Vec<Hook>,
     kallsyms: Kallsyms,
     /// `enum mmu_notifier_event` of this kernel.
@@ -103,28 +100,28 @@ impl Live {
         };
         let mut object = object::load(&constants, &callers, setup)?;
         read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
-        let mut hooks = vec![types_hook(&constants), callers_hook(&kallsyms, &left_out)];
-        hooks.push(discover(&mut object, &btf, &kallsyms));
+        let mut hooks = vec![pseudo::types_hook(&constants), pseudo::callers_hook(&kallsyms, &left_out)];
+        hooks.push(pseudo::discover(&mut object, &btf, &kallsyms));
         let (links, attached) = attach(&mut object, &btf, &kallsyms, options.backend)?;
         hooks.extend(attached);
-        let probes =
-            Probes::find(&object.ebpf, &links, &hooks).context("cannot ask for the attached probes")?;
+        let programs =
+            Programs::find(&object.ebpf, &links, &hooks).context("cannot ask for the attached probes")?;
         object::mark_started(&mut object.ebpf, monotonic_ns())?;
         let ring = if options.recording { Some(take_ring(&mut object)?) } else { None };
         let mut live = Self {
             _links: links,
             slots: SlotTable::new(&object.ebpf)?,
-            probes,
+            programs,
             hooks,
             events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
-            host: describe_host(Some(&kallsyms)),
-            fixed_mmu: fixed_mmu(),
+            host: surroundings::describe_host(Some(&kallsyms)),
+            fixed_mmu: host::fixed_mmu(),
             kvm,
             kallsyms,
             object,
             options,
             started: Instant::now(),
-            start_unix_ns: unix_ns(),
+            start_unix_ns: surroundings::unix_ns(),
             start_monotonic_ns: monotonic_ns(),
             identities: BTreeMap::new(),
             ended: Vec::new(),
@@ -215,14 +212,20 @@ impl Live {
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         self.identify_new_vms()?;
         let mut rows = self.rows_by_slot()?;
+        let ksm = surroundings::ksm();
         let mut vms = Vec::new();
         let slots = self.slots.used();
         self.ended.clear();
         for (slot, holder) in &slots {
-            vms.push(self.vm(*slot, holder, rows.remove(slot).unwrap_or_default())?);
-            if !vms.last().is_some_and(|vm| vm.alive) {
+            let mut vm = self.vm(*slot, holder, rows.remove(slot).unwrap_or_default())?;
+            match &ksm {
+                Some(ksm) if vm.alive => vm.ksm = ksm::account(Path::new("/proc"), holder.tgid, ksm),
+                _ => {}
+            }
+            if !vm.alive {
                 self.ended.push(*slot);
             }
+            vms.push(vm);
         }
         let mut identities: Vec<_> = vms.iter().map(|vm| vm.identity.clone()).collect();
         vm::disambiguate(&mut identities);
@@ -231,13 +234,16 @@ impl Live {
         }
         let unattributed = self.counters(UNATTRIBUTED, rows.remove(&UNATTRIBUTED).unwrap_or_default())?;
         vms.extend(self.other(rows.remove(&OTHER).unwrap_or_default())?);
+        let accounts = self.accounts()?;
         Ok(Snapshot {
             host: self.host.clone(),
             window: self.window(),
-            quality: self.quality()?,
+            quality: self.quality_with(accounts.misses)?,
             histograms: self.host_histograms(&vms)?,
             vms,
             unattributed,
+            ksm,
+            programs: accounts.runs,
         })
     }
 
@@ -274,6 +280,7 @@ impl Live {
             alive: !self.has_ended(slot, holder)?,
             counters: self.counters(slot, rows)?,
             histograms,
+            ksm: KsmAccount::default(),
         })
     }
 
@@ -286,7 +293,7 @@ impl Live {
         let histograms =
             if self.options.vm_histograms { Some(read::histograms(&self.object.ebpf, OTHER)?) } else { None };
         let identity = VmIdentity { name: vm::OTHER.to_owned(), ..VmIdentity::default() };
-        Ok(Some(Vm { identity, mmu: None, alive: true, counters, histograms }))
+        Ok(Some(Vm { identity, mmu: None, alive: true, counters, histograms, ksm: KsmAccount::default() }))
     }
 
     /// Whether the last VM of a process has ended.
@@ -344,6 +351,14 @@ impl Live {
     /// # Errors
     /// If the counters cannot be read.
     pub fn quality(&self) -> Result<Quality> {
+        self.quality_with(self.accounts()?.misses)
+    }
+
+    fn accounts(&self) -> Result<Accounts> {
+        self.programs.accounts().context("cannot ask for the programs' accounts")
+    }
+
+    fn quality_with(&self, probe_misses: BTreeMap<String, u64>) -> Result<Quality> {
         let mut gaps = read::gaps(&self.object.ebpf)?;
         let created = gaps.remove(&Gap::PageCreated).unwrap_or(0);
         let pending = gaps.remove(&Gap::PagePending).unwrap_or(0);
@@ -355,7 +370,7 @@ impl Live {
         };
         Ok(Quality {
             gaps,
-            probe_misses: self.probes.misses().context("cannot ask for missed hits")?,
+            probe_misses,
             evicted_pages,
             hooks: self.hooks.clone(),
             kvm_replaced: self.kvm.is_some() && self.kvm != host::kvm_instance(),
@@ -408,114 +423,9 @@ fn refusal(hook: &Hook) -> Obstacle {
     }
 }
 
-/// Registers the VMs that already run: reading a VMM's status makes the kernel hand out its address
-/// space, which the discovery probe sees.
-fn discover(object: &mut LoadedObject, btf: &Btf, kallsyms: &Kallsyms) -> Hook {
-    let symbol = kallsyms.variants(GET_TASK_MM).next().map_or(GET_TASK_MM, |s| s.name).to_owned();
-    let found = match vm::discover(Path::new("/proc")) {
-        Ok(found) => found,
-        Err(e) => {
-            return pseudo_hook(
-                ladder::DISCOVERY,
-                &symbol,
-                HookState::Failed,
-                false,
-                Some(ladder::chain(&e)),
-            );
-        }
-    };
-    let reason = match ladder::attach_discovery(object, btf, &symbol) {
-        Err(refusal) => Some(refusal),
-        Ok(discovery) => {
-            for vm in &found.vms {
-                // A process that is gone by now has no VM to register.
-                let _ = fs::read_to_string(format!("/proc/{}/status", vm.pid));
-            }
-            ladder::detach_discovery(object, discovery);
-            None
-        }
-    };
-    let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
-    pseudo_hook(ladder::DISCOVERY, &symbol, state, false, reason)
-}
-
-fn types_hook(constants: &Constants) -> Hook {
-    let missing = constants.missing();
-    let reason = (!missing.is_empty()).then(|| format!("BTF has no {}", missing.join(", ")));
-    let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
-    pseudo_hook("kernel_types", "BTF", state, true, reason)
-}
-
-fn callers_hook(kallsyms: &Kallsyms, left_out: &[String]) -> Hook {
-    let reason = if kallsyms.addresses_hidden() {
-        Some(
-            "/proc/kallsyms hides addresses (kernel.kptr_restrict): causes come from the KSM hooks alone"
-                .into(),
-        )
-    } else if left_out.is_empty() {
-        None
-    } else {
-        Some(format!("no room in the table of callers for {}", left_out.join(", ")))
-    };
-    let state = if reason.is_some() { HookState::Failed } else { HookState::Attached };
-    pseudo_hook("caller_symbols", "/proc/kallsyms", state, true, reason)
-}
-
-/// A source of knowledge that is reported like a hook.
-fn pseudo_hook(hook: &str, symbol: &str, state: HookState, required: bool, reason: Option<String>) -> Hook {
-    Hook { hook: hook.to_owned(), symbol: symbol.to_owned(), backend: Backend::None, state, required, reason }
-}
-
 fn take_ring(object: &mut LoadedObject) -> Result<RingBuf<MapData>> {
     let map = object.ebpf.take_map("EVENTS").context("the object has no map EVENTS")?;
     Ok(RingBuf::try_from(map)?)
-}
-
-/// The MMU of every VM, where the module's choice cannot change any more.
-fn fixed_mmu() -> Option<Mmu> {
-    const PARAMETER: &str = "/sys/module/kvm/parameters/tdp_mmu";
-    let is_fixed = fs::metadata(PARAMETER).is_ok_and(|m| m.permissions().mode() & 0o222 == 0);
-    match fs::read_to_string(PARAMETER).ok()?.trim() {
-        "Y" if is_fixed => Some(Mmu::Tdp),
-        "N" if is_fixed => Some(Mmu::Rmap),
-        _ => None,
-    }
-}
-
-fn describe_host(kallsyms: Option<&Kallsyms>) -> Host {
-    let uname = rustix::system::uname();
-    Host {
-        kernel: uname.release().to_string_lossy().into_owned(),
-        arch: uname.machine().to_string_lossy().into_owned(),
-        has_change_pte: kallsyms.is_some_and(|k| k.contains(CHANGE_PTE)),
-    }
-}
-
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// What is known while KVM is not traced: the host, and why there is nothing else.
-#[must_use]
-pub fn waiting_snapshot(reason: &str) -> Snapshot {
-    let kallsyms = Kallsyms::load().ok();
-    let reason = Some(reason.to_owned());
-    let hooks = HOOKS
-        .iter()
-        .map(|spec| {
-            let symbol = spec.symbols.first().copied().unwrap_or_default();
-            pseudo_hook(spec.name, symbol, HookState::Absent, true, reason.clone())
-        })
-        .collect();
-    Snapshot {
-        host: describe_host(kallsyms.as_ref()),
-        window: Window { start_unix_ns: unix_ns(), seconds: 0.0 },
-        quality: Quality { hooks, ..Quality::default() },
-        vms: Vec::new(),
-        unattributed: Counters::default(),
-        histograms: Histograms::default(),
-    }
 }
 
 fn monotonic_ns() -> u64 {

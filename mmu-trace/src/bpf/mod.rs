@@ -3,10 +3,12 @@
 //! - `catalogue`: the hooks, and the callers whose calls have a known cause;
 //! - `constants`: what the object is told of this kernel;
 //! - `object`, `side`, `sys`: loading, through aya and beside it;
-//! - `ladder`: attaching;
-//! - `read`, `slots`, `holder`, `misses`: maps and the kernel's own counts to model;
+//! - `ladder`, `pseudo`: attaching, and what is reported like a hook;
+//! - `host`, `surroundings`: what this host is and offers;
+//! - `read`, `slots`, `holder`, `accounts`: maps and the kernel's own counts to model;
 //! - [`Live`]: all of it together.
 
+mod accounts;
 mod catalogue;
 mod constants;
 #[cfg(test)]
@@ -15,18 +17,20 @@ mod holder;
 mod host;
 mod ladder;
 mod live;
-mod misses;
 mod object;
+mod pseudo;
 mod read;
 mod side;
 mod slots;
+mod surroundings;
 mod sys;
 
 pub use host::{
     KvmInstance, Obstacle, Requirement, find_obstacles, kvm_instance, kvm_is_loaded, must_wait_for_kvm,
     requirements,
 };
-pub use live::{Live, Options, waiting_snapshot};
+pub use live::{Live, Options};
+pub use surroundings::waiting_snapshot;
 
 /// Which attach backends may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::{
     ffi::CStr,
     io,
+    mem::offset_of,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
@@ -66,29 +67,53 @@ fn is_kernel_btf(fd: &OwnedFd, name: &str) -> io::Result<bool> {
     let mut info: bpf_btf_info = unsafe { std::mem::zeroed() };
     info.name = buffer.as_mut_ptr() as u64;
     info.name_len = buffer.len() as u32;
-    ask(fd.as_fd(), &mut info)?;
+    let _known = ask(fd.as_fd(), &mut info)?;
     let found = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
     Ok(info.kernel_btf != 0 && found.to_bytes() == name.as_bytes())
 }
 
-/// What the kernel says of a loaded program; what it does not know stays zero.
+/// What the kernel says of a loaded program.
+#[derive(Clone, Debug)]
+pub(super) struct ProgramInfo {
+    pub id: u32,
+    pub name: String,
+    /// Counted only while the kernel measures BPF programs.
+    pub runs: u64,
+    pub run_ns: u64,
+    /// Hits for which it was not run; `None` on kernels that do not count them, before 5.12.
+    pub misses: Option<u64>,
+}
+
+/// Asks for [`ProgramInfo`].
 ///
 /// # Errors
 /// The kernel refuses to tell.
-pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     // SAFETY: plain data, for which zero is valid.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    ask(program, &mut info)?;
-    Ok(info)
+    let known = ask(program, &mut info)?;
+    let counts_misses = known >= offset_of!(bpf_prog_info, recursion_misses) + size_of::<u64>();
+    let name = info.name.map(|byte| byte as u8);
+    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+    Ok(ProgramInfo {
+        id: info.id,
+        name: name.to_string_lossy().into_owned(),
+        runs: info.run_cnt,
+        run_ns: info.run_time_ns,
+        misses: counts_misses.then_some(info.recursion_misses),
+    })
 }
 
-/// Has the kernel fill `info` with what it knows of a BPF object, as far as it knows it.
-fn ask<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+/// Has the kernel fill `info` with what it knows of a BPF object; how many bytes that are. The rest stays
+/// as it was.
+fn ask<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<usize> {
     let mut attr = zeroed();
     attr.info.bpf_fd = object.as_raw_fd() as u32;
     attr.info.info_len = size_of::<T>() as u32;
     attr.info.info = core::ptr::from_mut(info) as u64;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: the kernel filled this field.
+    Ok(unsafe { attr.info.info_len } as usize)
 }
 
 /// A BPF link, of whoever.
@@ -115,7 +140,7 @@ pub(super) fn links() -> io::Result<Vec<Link>> {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return Ok(links),
             Err(e) => return Err(e),
         }
-        if let Some(info) = link_info(id)? {
+        if let Some((info, _)) = link_info(id)? {
             links.push(Link { id, program: info.prog_id });
         }
     }
@@ -127,8 +152,8 @@ pub(super) fn links() -> io::Result<Vec<Link>> {
 /// # Errors
 /// The kernel refuses to tell.
 pub(super) fn missed_hits(link: u32) -> io::Result<Option<u64>> {
-    let Some(info) = link_info(link)? else { return Ok(None) };
-    if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
+    let Some((info, known)) = link_info(link)? else { return Ok(None) };
+    if known < MISSED_HITS_END || info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
         return Ok(None);
     }
     // SAFETY: every field of the union is plain data; what the kernel does not know stays zero.
@@ -141,7 +166,12 @@ pub(super) fn missed_hits(link: u32) -> io::Result<Option<u64>> {
     Ok(is_kprobe.then_some(unsafe { event.__bindgen_anon_1.kprobe.missed }))
 }
 
-fn link_info(id: u32) -> io::Result<Option<bpf_link_info>> {
+/// Where the count of missed hits ends in `struct bpf_link_info`, which no kernel before 6.7 reaches.
+const MISSED_HITS_END: usize =
+    offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed) + size_of::<u64>();
+
+/// What the kernel says of a link, and how many bytes of it; `None` if the link is gone.
+fn link_info(id: u32) -> io::Result<Option<(bpf_link_info, usize)>> {
     let mut attr = zeroed();
     attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
     let link = match bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr) {
@@ -152,8 +182,8 @@ fn link_info(id: u32) -> io::Result<Option<bpf_link_info>> {
     };
     // SAFETY: plain data, for which zero is valid.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
-    ask(link.as_fd(), &mut info)?;
-    Ok(Some(info))
+    let known = ask(link.as_fd(), &mut info)?;
+    Ok(Some((info, known)))
 }
 
 /// Whether BPF programs may read kernel memory: lockdown to confidentiality forbids it.

@@ -11,6 +11,7 @@ use super::{
     serve::ServeArgs,
     tracer::{Listener, Standing, Tracer, TracerArgs, UPKEEP_EVERY},
 };
+use crate::bpf::Options;
 
 /// Arguments of `daemon`.
 #[derive(Args, Debug)]
@@ -32,7 +33,8 @@ pub struct DaemonArgs {
 /// # Errors
 /// If this host cannot be traced or the address cannot be had.
 pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
-    let tracer = Tracer::new(args.tracer.options(), Listener::standard_error());
+    let options = Options { vm_histograms: args.serve.vm_histograms, ..args.tracer.options() };
+    let tracer = Tracer::new(options, Listener::standard_error());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     runtime.block_on(serve(&args.serve, tracer))

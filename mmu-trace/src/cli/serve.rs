@@ -23,6 +23,9 @@ pub struct ServeArgs {
     /// Address and port of the metrics server.
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = DEFAULT_LISTEN)]
     pub listen: SocketAddr,
+    /// Also serve histograms of each VM: 69 more series for each.
+    #[arg(long)]
+    pub vm_histograms: bool,
     /// Also write the metrics to this file, for the textfile collector of node_exporter, which reads what
     /// ends in .prom.
     #[arg(long, value_name = "FILE")]
@@ -46,7 +49,7 @@ impl ServeArgs {
     pub(super) async fn bind(&self, source: Box<dyn Source>) -> Result<Serving, CliError> {
         let path = self.textfile.clone();
         let textfile = path.map(|path| Textfile { path, interval: self.textfile_interval });
-        let scraper = Scraper::new(source);
+        let scraper = Scraper::new(source).with_vm_histograms(self.vm_histograms);
         let scraper = Arc::new(if textfile.is_some() { scraper.with_textfile() } else { scraper });
         let address = self.listen;
         let server = Server::bind(address, Arc::clone(&scraper)).await;

@@ -1,7 +1,8 @@
-//! What the running kernel says about itself: its types and its symbols.
+//! What the running kernel says about itself: its types, its symbols, and KSM's figures.
 //!
-//! Parsers only, apart from [`btf::Btf::load`] and [`kallsyms::Kallsyms::load`]; what is made of the
+//! Parsers only, apart from [`btf::Btf::load`], [`kallsyms::Kallsyms::load`] and [`ksm`]; what is made of the
 //! answers (offsets for the BPF object, the choice of hooks) is decided elsewhere.
 
 pub mod btf;
 pub mod kallsyms;
+pub mod ksm;

@@ -13,7 +13,7 @@ use super::table::{self, Kind, Series};
 #[derive(Default)]
 pub(super) struct Exposition {
     values: BTreeMap<&'static str, BTreeMap<Vec<String>, f64>>,
-    histograms: BTreeMap<&'static str, Histogram>,
+    histograms: BTreeMap<&'static str, BTreeMap<Vec<String>, Histogram>>,
 }
 
 impl Exposition {
@@ -37,15 +37,13 @@ impl Exposition {
         *self.sample(series, labels) = value;
     }
 
-    /// Sets the one histogram of `series`.
-    pub(super) fn set_histogram(&mut self, series: &Series, histogram: Histogram) {
-        self.histograms.insert(series.name, histogram);
+    /// Sets the histogram of `series` with the label values `labels`.
+    pub(super) fn set_histogram(&mut self, series: &Series, labels: &[&str], histogram: Histogram) {
+        self.histograms.entry(series.name).or_default().insert(owned(series, labels), histogram);
     }
 
     fn sample(&mut self, series: &Series, labels: &[&str]) -> &mut f64 {
-        debug_assert_eq!(series.labels.len(), labels.len(), "{}", series.name);
-        let labels = labels.iter().map(|&label| label.to_owned()).collect();
-        self.values.entry(series.name).or_default().entry(labels).or_default()
+        self.values.entry(series.name).or_default().entry(owned(series, labels)).or_default()
     }
 
     /// The text, families in the table's order; families without a sample are left out.
@@ -57,7 +55,10 @@ impl Exposition {
 
     fn family(&self, series: &Series) -> Option<MetricFamily> {
         let metrics = match series.kind {
-            Kind::Histogram => vec![histogram(self.histograms.get(series.name)?)],
+            Kind::Histogram => {
+                let histograms = self.histograms.get(series.name)?.iter();
+                histograms.map(|(labels, it)| histogram(series, labels, it)).collect()
+            }
             Kind::Counter | Kind::Gauge => self
                 .values
                 .get(series.name)?
@@ -78,14 +79,23 @@ impl Exposition {
     }
 }
 
-fn histogram(histogram: &Histogram) -> Metric {
-    let mut metric = Metric::default();
+fn owned(series: &Series, labels: &[&str]) -> Vec<String> {
+    debug_assert_eq!(series.labels.len(), labels.len(), "{}", series.name);
+    labels.iter().map(|&label| label.to_owned()).collect()
+}
+
+fn histogram(series: &Series, labels: &[String], histogram: &Histogram) -> Metric {
+    let mut metric = labelled(series, labels);
     metric.set_histogram(histogram.clone());
     metric
 }
 
+fn labelled(series: &Series, labels: &[String]) -> Metric {
+    Metric::from_label(series.labels.iter().zip(labels).map(|(n, v)| label(n, v)).collect())
+}
+
 fn metric(series: &Series, labels: &[String], value: f64) -> Metric {
-    let mut metric = Metric::from_label(series.labels.iter().zip(labels).map(|(n, v)| label(n, v)).collect());
+    let mut metric = labelled(series, labels);
     if series.kind == Kind::Counter {
         let mut counter = Counter::default();
         counter.set_value(value);

@@ -6,7 +6,7 @@ use mmu_trace_ebpf::kind::Gap;
 
 use super::{exposition::Exposition, process::Process, table};
 use crate::{
-    model::{Figure, HookState, Quality, Snapshot},
+    model::{Figure, HookState, ProgramRuns, Quality, Reading, Snapshot},
     report::Mode,
     source::Attachment,
     vm::clean,
@@ -26,6 +26,8 @@ pub struct Health {
     pub textfile_errors: Option<u64>,
     /// How the source stands to the kernel; `None` if it traces none.
     pub attachment: Option<Attachment>,
+    /// Whether the histograms of each VM are wanted.
+    pub vm_histograms: bool,
     /// This process; `None` if `/proc/self` could not be read, or somebody else tells of it.
     pub process: Option<Process>,
 }
@@ -34,6 +36,10 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, health: &Hea
     exposition.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     add_kernel(exposition, snapshot);
     add_quality(exposition, &snapshot.quality);
+    for ProgramRuns { program, runs, run_ns } in snapshot.programs.iter().flatten() {
+        exposition.add(&table::BPF_RUNS, &[program], *runs);
+        exposition.add_ns(&table::BPF_RUN_SECONDS, &[program], *run_ns);
+    }
     if let Some(attachment) = &health.attachment {
         add_attachment(exposition, attachment);
     }
@@ -51,11 +57,13 @@ fn add_kernel(exposition: &mut Exposition, snapshot: &Snapshot) {
     let host = &snapshot.host;
     let mode = if host.has_change_pte { Mode::Direct } else { Mode::Counterfactual };
     exposition.set(&table::KERNEL_INFO, &[&host.kernel, &host.arch, mode.label()], 1.0);
-    for &figure in Figure::ALL {
-        let reason = snapshot.unknown(figure);
+    let figures = Figure::ALL.iter().map(|&figure| (figure.label(), snapshot.unknown(figure)));
+    let readings = Reading::ALL.iter();
+    let readings = readings.map(|&it| (it.label(), snapshot.unread(it).map(str::to_owned)));
+    for (source, reason) in figures.chain(readings) {
         let available = if reason.is_none() { 1.0 } else { 0.0 };
         let reason = clean(reason.unwrap_or_default().as_bytes(), MAX_REASON_BYTES);
-        exposition.set(&table::SOURCE_AVAILABLE, &[figure.label(), &reason], available);
+        exposition.set(&table::SOURCE_AVAILABLE, &[source, &reason], available);
     }
 }
 

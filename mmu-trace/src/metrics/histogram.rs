@@ -1,11 +1,15 @@
-//! The host's histograms: the kernel side's fine buckets folded into twenty powers of two.
+//! The histograms of the host and of its VMs: the kernel side's fine buckets folded into twenty powers of
+//! two.
 
 use std::collections::BTreeMap;
 
 use mmu_trace_ebpf::histogram::{N_BUCKETS, lower_bound_ns};
 use prometheus::proto::{Bucket, Histogram};
 
-use super::{exposition::Exposition, table};
+use super::{
+    exposition::Exposition,
+    table::{self, Series},
+};
 use crate::model::{Figure, Histograms, Snapshot};
 
 /// Exponents of the bounds of a fault's duration: 512 ns to 268 ms.
@@ -13,15 +17,33 @@ const FAULT_EXPONENTS: std::ops::RangeInclusive<u32> = 9..=28;
 /// Exponents of the bounds of a refault's delay: 66 us to 34 s.
 const DELAY_EXPONENTS: std::ops::RangeInclusive<u32> = 16..=35;
 
-/// Adds what this host knows.
-pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot) {
-    let Histograms { fault, refault, refault_delay } = &snapshot.histograms;
-    if snapshot.unknown(Figure::PageFaults).is_none() {
-        exposition.set_histogram(&table::PAGE_FAULT_SECONDS, folded(fault, FAULT_EXPONENTS));
-    }
-    if snapshot.unknown(Figure::Refaults).is_none() {
-        exposition.set_histogram(&table::REFAULT_SECONDS, folded(refault, FAULT_EXPONENTS));
-        exposition.set_histogram(&table::REFAULT_DELAY_SECONDS, folded(refault_delay, DELAY_EXPONENTS));
+/// The families of one scope: faults, refaults, refaults' delays.
+type Families = [&'static Series; 3];
+
+const OF_HOST: Families =
+    [&table::PAGE_FAULT_SECONDS, &table::REFAULT_SECONDS, &table::REFAULT_DELAY_SECONDS];
+const OF_VM: Families =
+    [&table::VM_PAGE_FAULT_SECONDS, &table::VM_REFAULT_SECONDS, &table::VM_REFAULT_DELAY_SECONDS];
+
+/// Adds what this host knows, of itself and, if that is wanted, of each running VM.
+pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, of_vms: bool) {
+    let faults = snapshot.unknown(Figure::PageFaults).is_none();
+    let refaults = snapshot.unknown(Figure::Refaults).is_none();
+    let mut add = |[fault, refault, delay]: Families, labels: &[&str], histograms: &Histograms| {
+        if faults {
+            exposition.set_histogram(fault, labels, folded(&histograms.fault, FAULT_EXPONENTS));
+        }
+        if refaults {
+            exposition.set_histogram(refault, labels, folded(&histograms.refault, FAULT_EXPONENTS));
+            exposition.set_histogram(delay, labels, folded(&histograms.refault_delay, DELAY_EXPONENTS));
+        }
+    };
+    add(OF_HOST, &[], &snapshot.histograms);
+    for vm in snapshot.vms.iter().filter(|vm| of_vms && vm.alive) {
+        if let Some(histograms) = &vm.histograms {
+            let uuid = vm.identity.uuid.as_deref().unwrap_or_default();
+            add(OF_VM, &[&vm.identity.name, uuid], histograms);
+        }
     }
 }
 

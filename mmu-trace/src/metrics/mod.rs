@@ -8,6 +8,7 @@
 mod exposition;
 mod health;
 mod histogram;
+mod ksm;
 mod process;
 pub mod table;
 mod vm;
@@ -33,7 +34,10 @@ pub struct EncodeError(#[from] prometheus::Error);
 pub fn encode(snapshot: &Snapshot, health: &Health) -> Result<String, EncodeError> {
     let mut exposition = Exposition::default();
     vm::add(&mut exposition, snapshot);
-    histogram::add(&mut exposition, snapshot);
+    if let Some(ksm) = &snapshot.ksm {
+        ksm::add(&mut exposition, ksm);
+    }
+    histogram::add(&mut exposition, snapshot, health.vm_histograms);
     health::add(&mut exposition, snapshot, health);
     Ok(exposition.encode()?)
 }

@@ -24,9 +24,11 @@ pub enum Subject {
     Refaults,
     /// What KSM did to the VM's memory.
     Ksm,
+    /// What KSM says of itself.
+    KsmHost,
     /// Who the VMs are.
     Vms,
-    /// Distributions over the whole host.
+    /// Distributions.
     Durations,
     /// What this host lets us trace.
     Tracing,
@@ -61,6 +63,7 @@ impl Subject {
         Self::PageFaults,
         Self::Refaults,
         Self::Ksm,
+        Self::KsmHost,
         Self::Vms,
         Self::Durations,
         Self::Tracing,
@@ -143,6 +146,32 @@ series! {
         "Brackets inside break_ksm: pages taken out of KSM.";
     KSM_FAILED_ATTEMPTS = Counter "mmu_trace_ksm_failed_attempts_total" [""] ["domain", "uuid"],
         "Calls of write_protect_page that tore the mapping down and then gave up.";
+    KSM_MERGING_PAGES = Gauge "mmu_trace_ksm_merging_pages" ["pages"] ["domain", "uuid"],
+        "Pages of the VMM's process that are merged (/proc/PID/ksm_merging_pages, Linux 5.19 and later).";
+    KSM_PROFIT = Gauge "mmu_trace_ksm_profit_bytes" ["bytes"] ["domain", "uuid"],
+        "Memory saved less KSM's own records (ksm_process_profit in /proc/PID/ksm_stat, Linux 6.4 and later).";
+
+    [KsmHost]
+    KSM_RUN = Gauge "mmu_trace_ksm_run" [""] [],
+        "/sys/kernel/mm/ksm/run: 0 stopped, 1 merging, 2 stopped and all pages taken out again.";
+    KSM_PAGES_SHARED = Gauge "mmu_trace_ksm_pages_shared" ["pages"] [],
+        "KSM pages: one for each distinct content (pages_shared).";
+    KSM_PAGES_SHARING = Gauge "mmu_trace_ksm_pages_sharing" ["pages"] [],
+        "Pages that share one of those, and so are saved (pages_sharing).";
+    KSM_PAGES_UNSHARED = Gauge "mmu_trace_ksm_pages_unshared" ["pages"] [],
+        "Pages without an equal, checked again at every scan (pages_unshared).";
+    KSM_PAGES_VOLATILE = Gauge "mmu_trace_ksm_pages_volatile" ["pages"] [],
+        "Pages that change too fast to be merged (pages_volatile).";
+    KSM_FULL_SCANS = Counter "mmu_trace_ksm_full_scans_total" [""] [],
+        "Scans of all mergeable memory since boot (full_scans).";
+    KSM_PAGES_TO_SCAN = Gauge "mmu_trace_ksm_pages_to_scan" ["pages"] [],
+        "Pages that ksmd scans between two sleeps (pages_to_scan).";
+    KSM_SLEEP = Gauge "mmu_trace_ksm_sleep_seconds" ["seconds"] [],
+        "How long ksmd then sleeps (sleep_millisecs).";
+    KSM_MERGE_ACROSS_NODES = Gauge "mmu_trace_ksm_merge_across_nodes" [""] [],
+        "Whether pages of different NUMA nodes are merged (merge_across_nodes); absent without NUMA.";
+    KSM_GENERAL_PROFIT = Gauge "mmu_trace_ksm_general_profit_bytes" ["bytes"] [],
+        "Memory saved less KSM's own records on the whole host (general_profit, Linux 6.4 and later).";
 
     [Vms]
     VM_INFO = Gauge "mmu_trace_vm_info" [""] ["domain", "uuid", "pid", "vmm", "cgroup"],
@@ -157,6 +186,12 @@ series! {
         "The same for refaults only; the sum is estimated from the buckets.";
     REFAULT_DELAY_SECONDS = Histogram "mmu_trace_refault_delay_seconds" ["seconds"] [],
         "From the end of the bracket that zapped a page to its refault; the sum is estimated from the buckets.";
+    VM_PAGE_FAULT_SECONDS = Histogram "mmu_trace_vm_page_fault_seconds" ["seconds"] ["domain", "uuid"],
+        "page_fault_seconds of one VM; only with --vm-histograms.";
+    VM_REFAULT_SECONDS = Histogram "mmu_trace_vm_refault_seconds" ["seconds"] ["domain", "uuid"],
+        "refault_seconds of one VM; only with --vm-histograms.";
+    VM_REFAULT_DELAY_SECONDS = Histogram "mmu_trace_vm_refault_delay_seconds" ["seconds"] ["domain", "uuid"],
+        "refault_delay_seconds of one VM; only with --vm-histograms.";
 
     [Tracing]
     BUILD_INFO = Gauge "mmu_trace_build_info" [""] ["version"],
@@ -180,7 +215,7 @@ series! {
     MISSED_RETURNS = Counter "mmu_trace_missed_returns_total" [""] ["hook"],
         "Returns and entries that were not seen; noticed when the task enters again, returns or exits.";
     PROBE_MISSES = Counter "mmu_trace_probe_misses_total" [""] ["hook"],
-        "Hits of our probes that the kernel says it dropped; before Linux 6.7 it does not count those of kprobes.";
+        "Hits of our probes that the kernel dropped; absent where it does not count them (kprobes before 6.7).";
     MAP_FULL = Counter "mmu_trace_map_full_total" [""] ["map"],
         "Entries that found a BPF map full.";
     EVICTED_PAGES = Counter "mmu_trace_evicted_pages_total" ["pages"] [],
@@ -191,6 +226,10 @@ series! {
     [Daemon]
     SCRAPE_DURATION = Gauge "mmu_trace_scrape_duration_seconds" ["seconds"] [],
         "How long it took to read the counters for this scrape.";
+    BPF_RUNS = Counter "mmu_trace_bpf_runs_total" [""] ["program"],
+        "Runs of our BPF programs (run_cnt); only while kernel.bpf_stats_enabled is 1.";
+    BPF_RUN_SECONDS = Counter "mmu_trace_bpf_run_seconds_total" ["seconds"] ["program"],
+        "Time in our BPF programs (run_time_ns), in the tasks that hit them; only with kernel.bpf_stats_enabled.";
     SCRAPE_ERRORS = Counter "mmu_trace_scrape_errors_total" [""] [],
         "Scrapes that failed because the counters could not be read.";
     TEXTFILE_ERRORS = Counter "mmu_trace_textfile_errors_total" [""] [],

@@ -7,7 +7,7 @@ use super::{
     table::{self, Series},
 };
 use crate::{
-    model::{Counters, Figure, Invalidation, Refaults, Snapshot, Vm},
+    model::{Counters, Figure, Invalidation, KsmAccount, Refaults, Snapshot, Vm},
     report::UNATTRIBUTED,
     vm::OTHER,
 };
@@ -45,7 +45,9 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot) {
     for vm in snapshot.vms.iter().filter(|vm| vm.alive) {
         add_info(exposition, vm);
         let uuid = vm.identity.uuid.as_deref().unwrap_or_default();
-        Domain { exposition, snapshot, name: &vm.identity.name, uuid }.add(&vm.counters);
+        let mut domain = Domain { exposition, snapshot, name: &vm.identity.name, uuid };
+        domain.add(&vm.counters);
+        domain.add_account(&vm.ksm);
     }
     Domain { exposition, snapshot, name: UNATTRIBUTED, uuid: "" }.add(&snapshot.unattributed);
 }
@@ -178,6 +180,17 @@ impl Domain<'_> {
             if self.knows(figure) {
                 self.count(series, n);
             }
+        }
+    }
+
+    /// What KSM says of the VM's process.
+    fn add_account(&mut self, account: &KsmAccount) {
+        let labels = [self.name, self.uuid];
+        if let Some(pages) = account.merging_pages {
+            self.exposition.set(&table::KSM_MERGING_PAGES, &labels, pages as f64);
+        }
+        if let Some(bytes) = account.profit_bytes {
+            self.exposition.set(&table::KSM_PROFIT, &labels, bytes as f64);
         }
     }
 

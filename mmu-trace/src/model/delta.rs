@@ -269,7 +269,7 @@ mod tests {
     use mmu_trace_ebpf::kind::{Initiator, Outcome};
 
     use super::*;
-    use crate::model::{Histograms, Host, Quality, Vm, Window};
+    use crate::model::{Histograms, Host, KsmAccount, Quality, Vm, Window};
 
     fn id(pid: u32, uuid: Option<&str>, name: &str) -> VmIdentity {
         VmIdentity { name: name.into(), uuid: uuid.map(Into::into), pid, ..VmIdentity::default() }
@@ -277,7 +277,7 @@ mod tests {
 
     fn vm(identity: VmIdentity, merges: u64) -> Vm {
         let counters = Counters { ksm_merges: merges, ..Counters::default() };
-        Vm { identity, mmu: None, alive: true, counters, histograms: None }
+        Vm { identity, mmu: None, alive: true, counters, histograms: None, ksm: KsmAccount::default() }
     }
 
     fn at(seconds: f64, vms: Vec<Vm>) -> Snapshot {
@@ -288,6 +288,8 @@ mod tests {
             vms,
             unattributed: Counters::default(),
             histograms: Histograms::default(),
+            ksm: None,
+            programs: None,
         }
     }
 

@@ -6,14 +6,20 @@
 mod counters;
 mod delta;
 mod figure;
+mod ksm;
+mod programs;
 mod quality;
 mod quantile;
+mod reading;
 
 pub use counters::{Counters, Histograms, Invalidation, InvalidationKey, Refaults};
 pub use delta::{Delta, VmDelta, VmKey};
 pub use figure::Figure;
+pub use ksm::{Ksm, KsmAccount};
+pub use programs::ProgramRuns;
 pub use quality::{Backend, Hook, HookState, Quality};
 pub use quantile::quantile_ns;
+pub use reading::Reading;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +38,12 @@ pub struct Snapshot {
     pub unattributed: Counters,
     /// Histograms of the whole host.
     pub histograms: Histograms,
+    /// What KSM says of itself; `None` if this kernel has none.
+    #[serde(default)]
+    pub ksm: Option<Ksm>,
+    /// What our BPF programs cost; `None` if the kernel does not measure it.
+    #[serde(default)]
+    pub programs: Option<Vec<ProgramRuns>>,
 }
 
 /// The traced kernel.
@@ -67,6 +79,9 @@ pub struct Vm {
     pub counters: Counters,
     /// Its histograms; `None` if only those of the host are kept.
     pub histograms: Option<Histograms>,
+    /// What KSM says of its process.
+    #[serde(default)]
+    pub ksm: KsmAccount,
 }
 
 /// Who a VM is, as far as its VMM's process tells. Names are untrusted text, already bounded in

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Quality {
     /// The kernel side's own counters; only what is not zero.
     pub gaps: BTreeMap<Gap, u64>,
-    /// Hits that the kernel says its probes dropped (`recursion_misses`, `nmissed`), by hook; only what
-    /// is not zero. Linux counts those of fentry and fexit from 5.12 on, of kprobes from 6.7 on.
+    /// Hits that the kernel says its probes dropped (`recursion_misses`, `nmissed`), by hook, of the
+    /// hooks for which it counts them: those of fentry and fexit from Linux 5.12 on, of kprobes from 6.7
+    /// on.
     pub probe_misses: BTreeMap<String, u64>,
     /// Page records evicted before their refault came: those refaults are not counted.
     pub evicted_pages: u64,

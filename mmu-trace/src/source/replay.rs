@@ -154,6 +154,8 @@ mod tests {
             vms: Vec::new(),
             unattributed: Counters::default(),
             histograms: Histograms::default(),
+            ksm: None,
+            programs: None,
         }
     }
 

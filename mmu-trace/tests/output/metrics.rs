@@ -15,6 +15,7 @@ fn health() -> Health {
         scrape_duration: Duration::from_micros(2_500),
         scrape_errors: 0,
         textfile_errors: Some(0),
+        vm_histograms: true,
         attachment: Some(Attachment { holds_kvm: true, times: 2, untraced: Duration::from_millis(1_500) }),
         process: Some(Process {
             cpu: Duration::from_millis(1_250),

@@ -59,7 +59,16 @@ pub(super) const fn chapter(subject: Subject) -> (&'static str, &'static str) {
         Subject::Ksm => (
             "KSM",
             "What KSM does to this VM. Good: merges that last. Bad: copy-on-write breaks as frequent as \
-             merges, which is work for nothing, or failed attempts, each of which cost the guest a mapping.",
+             merges, which is work for nothing, or failed attempts, each of which cost the guest a mapping. \
+             `ksm_merging_pages` and `ksm_profit_bytes` are the kernel's own account of the VMM's whole \
+             process; a negative profit means that KSM's records take more than its merges save.",
+        ),
+        Subject::KsmHost => (
+            "KSM on the host",
+            "What KSM says of itself in `/sys/kernel/mm/ksm`, so that gain and cost can be seen together. \
+             Good: `pages_sharing` far above `pages_shared`. Bad: `pages_unshared` far above \
+             `pages_sharing`, which is scanning for nothing, or `merge_across_nodes` 1 on a host with NUMA \
+             whose guests are pinned.",
         ),
         Subject::Vms => (
             "VMs",
@@ -67,9 +76,11 @@ pub(super) const fn chapter(subject: Subject) -> (&'static str, &'static str) {
              of one process share all figures.",
         ),
         Subject::Durations => (
-            "Durations on the whole host",
-            "Twenty buckets each, of powers of two. Good: refaults in the microseconds. Bad: a tail in the \
-             milliseconds, or refault delays near KSM's scan period: pages are merged that are in use.",
+            "Durations",
+            "Of the whole host, and with `--vm-histograms` of each VM as well, which is 69 more series for \
+             each; a capture has both. Twenty buckets each, of powers of two. Good: refaults in the \
+             microseconds. Bad: a tail in the milliseconds, or refault delays near KSM's scan period: pages \
+             are merged that are in use.",
         ),
         Subject::Tracing => (
             "What is traced",
@@ -81,13 +92,15 @@ pub(super) const fn chapter(subject: Subject) -> (&'static str, &'static str) {
             "Completeness",
             "Every place that can lose something. Good: all 0, but for the gaps `before_start` and \
              `abandoned_bracket`, which are no loss. Bad: anything that grows: the figures above are then \
-             lower bounds. `probe_misses_total` has a series for a hook only from its first miss on: kernels \
-             that do not count misses exist, and a 0 would say that there were none.",
+             lower bounds. `probe_misses_total` has a series for each hook whose misses this kernel counts: \
+             kernels that do not exist, and a 0 would say that there were none.",
         ),
         Subject::Daemon => (
             "The daemon",
             "What measuring costs, and whether it works. Good: scrapes in milliseconds, no errors, steady \
-             memory. Bad: errors that grow. With `--textfile` the file has everything but `process_*`, of \
+             memory. Bad: errors that grow. What the probes cost the guests is in no CPU time of this process: the \
+             kernel measures it on demand, with `sysctl kernel.bpf_stats_enabled=1` (which itself costs \
+             some 20 to 30 ns a run). With `--textfile` the file has everything but `process_*`, of \
              which node_exporter has its own; without it there is no `textfile_errors_total`.",
         ),
     }

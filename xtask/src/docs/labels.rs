@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use mmu_trace::{
     metrics::table::ALL,
-    model::{Backend, Figure},
+    model::{Backend, Figure, Reading},
 };
 use mmu_trace_ebpf::kind::{Cause, FaultResult, Gap, Initiator, Outcome};
 
@@ -37,6 +37,7 @@ const LABELS: &[(&str, &str)] = &[
     ("pid", "The VMM's process, empty if it was never seen."),
     ("vmm", "`qemu`, `cloud-hypervisor`, `firecracker`, `crosvm`, `kvmtool`, or the command's name."),
     ("cgroup", "The VMM's cgroup."),
+    ("program", "A BPF program, as `bpftool prog` names it."),
 ];
 
 /// The chapter on labels. `exposition` shows which gaps have a series of their own.
@@ -52,6 +53,8 @@ pub(super) fn chapter(exposition: &str) -> Result<String> {
     let gaps = Gap::ALL.iter().filter(|gap| exposition.contains(&format!("{{gap=\"{}\"}}", gap.label())));
     let outcomes =
         Outcome::ALL.iter().filter(|outcome| exposition.contains(&format!("reason=\"{}\"", outcome.label())));
+    let figures = Figure::ALL.iter().map(|figure| figure.label());
+    let sources = figures.chain(Reading::ALL.iter().map(|reading| reading.label()));
     let meanings = [
         ("cause", values(Cause::ALL, Cause::label, Cause::meaning)),
         ("initiator", values(Initiator::ALL, Initiator::label, Initiator::meaning)),
@@ -62,7 +65,7 @@ pub(super) fn chapter(exposition: &str) -> Result<String> {
     for (label, rows) in meanings {
         write!(text, "\n### {label}\n\n| value | means |\n| --- | --- |\n{rows}")?;
     }
-    writeln!(text, "\n### source\n\n{}", names(Figure::ALL.iter().map(|figure| figure.label())))?;
+    writeln!(text, "\n### source\n\n{}", names(sources))?;
     writeln!(text, "\n### backend\n\n{}", names(Backend::ALL.iter().map(|backend| backend.label())))?;
     Ok(text)
 }

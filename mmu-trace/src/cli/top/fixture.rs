@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use mmu_trace_ebpf::kind::{Cause, FaultResult, Gap, Initiator, Outcome};
 
 use crate::model::{
-    Backend, Counters, Histograms, Hook, HookState, Host, Invalidation, InvalidationKey, Mmu, Quality,
-    Refaults, Snapshot, Vm, VmIdentity, Window,
+    Backend, Counters, Histograms, Hook, HookState, Host, Invalidation, InvalidationKey, KsmAccount, Mmu,
+    Quality, Refaults, Snapshot, Vm, VmIdentity, Window,
 };
 
 /// A busy VM, a less busy one with a long history, and an idle one.
@@ -57,13 +57,15 @@ fn snapshot(seconds: f64, vms: Vec<Vm>) -> Snapshot {
         vms,
         unattributed: Counters::default(),
         histograms: Histograms::default(),
+        ksm: None,
+        programs: None,
     }
 }
 
 fn vm(name: &str, pid: u32, counters: Counters) -> Vm {
     let identity =
         VmIdentity { name: name.into(), pid, vmm: "qemu".into(), n_vms: 1, ..VmIdentity::default() };
-    Vm { identity, mmu: Some(Mmu::Tdp), alive: true, counters, histograms: None }
+    Vm { identity, mmu: Some(Mmu::Tdp), alive: true, counters, histograms: None, ksm: KsmAccount::default() }
 }
 
 /// Counters of a VM that lost `n` pages to KSM.
