@@ -109,6 +109,9 @@ pub const PERMISSION_FAULTS: &str = "faults:permission";
 /// Calls of KVM's unmap that the control module had do nothing.
 pub const SUPPRESSED: &str = "control:suppressed";
 
+/// Merged pages of all processes (`/proc/PID/ksm_merging_pages`, from 5.19 on).
+pub const MERGING_PAGES: &str = "ksm:merging_pages";
+
 /// KSM's files in sysfs.
 pub const KSM_COUNTERS: &[&str] = &["pages_shared", "pages_sharing", "full_scans"];
 

@@ -42,6 +42,19 @@ pub(crate) fn read(name: &str) -> Result<i64> {
     crate::oracle::number(&file(name))
 }
 
+/// Merged pages of all processes; 0 where the kernel does not count them.
+pub(crate) fn merging_pages() -> Result<i64> {
+    let mut total = 0;
+    for process in fs::read_dir("/proc").context("cannot list /proc")? {
+        let file = process.context("cannot list /proc")?.path().join("ksm_merging_pages");
+        // Most of what is in /proc is no process, and a process may end meanwhile.
+        if file.exists() {
+            total += crate::oracle::number(&file)?;
+        }
+    }
+    Ok(total)
+}
+
 /// Lets ksmd run until `pages` pages are merged and its counters have settled, then stops it.
 pub(crate) fn merge(pages: i64) -> Result<()> {
     let first_scan = read("full_scans")?;

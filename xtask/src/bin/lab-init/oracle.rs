@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::arch::Arch;
-use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, SUPPRESSED};
+use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, MERGING_PAGES, SUPPRESSED};
 
 use crate::control;
 
@@ -84,6 +84,7 @@ pub(crate) fn read() -> Result<Reading> {
     for name in KSM_COUNTERS {
         counts.insert(format!("ksm:{name}"), crate::ksm::read(name)?);
     }
+    counts.insert(MERGING_PAGES.to_owned(), crate::ksm::merging_pages()?);
     Ok(Reading { counts, misses })
 }
 

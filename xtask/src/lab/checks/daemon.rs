@@ -1,7 +1,7 @@
 //! What the daemon must have counted in each phase: the kernel's totals, split as the phase implies.
 
 use xtask::arch::Arch;
-use xtask::phase::{PERMISSION_FAULTS, Phase, PhaseKind, Run, Series};
+use xtask::phase::{MERGING_PAGES, PERMISSION_FAULTS, Phase, PhaseKind, Run, Series};
 
 use super::series::{sum, values};
 use super::{Check, formula};
@@ -13,10 +13,24 @@ pub(super) fn check(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
         checks.push(Check::numbers(gap, Some(0), Some(sum(moved, gap, &[]))));
     }
     if phase.kind != PhaseKind::LiveMerge {
+        checks.extend(ksm_states(phase, moved));
         checks.extend(split(run, phase, moved));
         checks.extend(refaults(run, phase, moved));
     }
     checks
+}
+
+/// How KSM's own figures moved. ksmd rests when both are read.
+fn ksm_states(phase: &Phase, moved: &Series) -> Vec<Check> {
+    let compare = |series: &str, counter: &str| {
+        let expected = phase.oracle.get(counter).copied().unwrap_or(0);
+        Check::numbers(&format!("{series} = {counter}"), Some(expected), Some(sum(moved, series, &[])))
+    };
+    vec![
+        compare("ksm_pages_shared", "ksm:pages_shared"),
+        compare("ksm_pages_sharing", "ksm:pages_sharing"),
+        compare("ksm_merging_pages", MERGING_PAGES),
+    ]
 }
 
 /// The comparisons that hold whatever the phase does.

@@ -1,9 +1,10 @@
 //! What the tracer must have done under bad input: exit code, message, and the capture it left.
 
+use mmu_trace::model::Figure;
 use xtask::phase::Series;
 use xtask::refusal::{Case, CaseKind, Reading, Refusals};
 
-use super::series::sum;
+use super::series::{sum, values};
 use super::{Check, Group};
 
 /// What a case must have done.
@@ -97,10 +98,11 @@ fn check_rest(tried: &Refusals) -> Vec<Check> {
     ]
 }
 
-/// Whether there are groups of figures, and none is said to be known.
+/// Whether there are groups of figures, and none that is traced is said to be known.
 fn all_unavailable(series: &Series) -> bool {
-    let mut known = series.iter().filter(|(key, _)| key.starts_with("mmu_trace_source_available")).peekable();
-    known.peek().is_some() && known.all(|(_, value)| *value == 0.0)
+    let sources = values(series, "source_available", "source");
+    let known = |figure: &Figure| sum(series, "source_available", &[("source", figure.label())]) > 0;
+    !sources.is_empty() && !Figure::ALL.iter().any(known)
 }
 
 #[cfg(test)]
