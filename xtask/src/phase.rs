@@ -109,7 +109,7 @@ pub const PERMISSION_FAULTS: &str = "faults:permission";
 /// Calls of KVM's unmap that the control module had do nothing.
 pub const SUPPRESSED: &str = "control:suppressed";
 
-/// Merged pages of all processes (`/proc/PID/ksm_merging_pages`, from 5.19 on).
+/// Merged pages of the VMM (`/proc/PID/ksm_merging_pages`, from 5.19 on).
 pub const MERGING_PAGES: &str = "ksm:merging_pages";
 
 /// KSM's files in sysfs.

@@ -42,9 +42,10 @@ pub(crate) fn read(name: &str) -> Result<i64> {
     crate::oracle::number(&file(name))
 }
 
-/// Merged pages of all processes; 0 where the kernel does not count them.
+/// Merged pages of the one process that has some; 0 where the kernel does not count them. A forked child
+/// takes its parent's count over, so there is no sum to be had.
 pub(crate) fn merging_pages() -> Result<i64> {
-    let mut total = 0;
+    let mut most = 0;
     for process in fs::read_dir("/proc").context("cannot list /proc")? {
         let file = process.context("cannot list /proc")?.path().join("ksm_merging_pages");
         // Most of what is in /proc is no process, a process may end meanwhile, and the kernel's own have no
@@ -53,10 +54,10 @@ pub(crate) fn merging_pages() -> Result<i64> {
         if !text.is_empty() {
             let pages: i64 =
                 text.trim().parse().with_context(|| format!("{} is no number", file.display()))?;
-            total += pages;
+            most = most.max(pages);
         }
     }
-    Ok(total)
+    Ok(most)
 }
 
 /// Lets ksmd run until `pages` pages are merged and its counters have settled, then stops it.
