@@ -6,6 +6,7 @@ mod ebpf;
 mod lab;
 mod man;
 mod nightly;
+mod packages;
 mod tools;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::packages::{Package, Packages};
+use crate::packages::{Package, Packages};
 use crate::tools;
 
 /// The module's name, and that of its source.

@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use xtask::arch::Arch;
 
-use super::packages::{Packages, Suite};
+use crate::packages::{Packages, Suite};
 use crate::tools;
 
 /// The oldest major version that is used as it is installed.

@@ -9,7 +9,7 @@ use xtask::arch::Arch;
 
 use super::binaries::Binaries;
 use super::modules;
-use super::packages::Kernel;
+use crate::packages::Kernel;
 
 /// Folders that process 1 mounts something on.
 const FOLDERS: &[&str] = &["bin", "dev", "modules", "out", "proc", "run", "sys", "tmp"];

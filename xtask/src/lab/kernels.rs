@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use xtask::arch::Arch;
 use xtask::phase::Mmu;
 
-use super::packages::{Kernel as Unpacked, Package, Packages, Suite};
+use crate::packages::{Kernel as Unpacked, Package, Packages, Suite};
 
 /// One generation of kernels.
 #[derive(Debug)]

@@ -16,7 +16,6 @@ mod initramfs;
 mod kernels;
 mod matrix;
 mod modules;
-mod packages;
 mod qemu;
 mod results;
 
@@ -27,11 +26,8 @@ use anyhow::{Context, Result, bail, ensure};
 use xtask::arch::Arch;
 use xtask::phase::Mmu;
 
-use self::{
-    binaries::Binaries, checks::Tally, emulator::Emulator, kernels::Target, matrix::Measured,
-    packages::Packages,
-};
-use crate::tools;
+use self::{binaries::Binaries, checks::Tally, emulator::Emulator, kernels::Target, matrix::Measured};
+use crate::{packages::Packages, tools};
 
 /// Arguments of `cargo xtask lab`.
 #[derive(Clone, Debug, clap::Args)]

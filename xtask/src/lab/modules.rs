@@ -3,7 +3,7 @@
 use anyhow::Result;
 use xtask::arch::Arch;
 
-use super::packages::Kernel;
+use crate::packages::Kernel;
 
 /// KVM for the emulated processor, the results disk, the network of `--serve`. On arm64 KVM is built in.
 const fn wanted(arch: Arch) -> &'static [&'static str] {

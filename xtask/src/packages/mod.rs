@@ -14,45 +14,45 @@ use std::rc::Rc;
 use anyhow::{Context, Result};
 use xtask::arch::Arch;
 
-pub(super) use self::archive::Kernel;
+pub(crate) use self::archive::Kernel;
 use self::index::Stanza;
 use self::mirror::Mirror;
 
 /// A part of a Debian archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Suite {
+pub(crate) struct Suite {
     /// The folder on the mirror.
-    pub(super) archive: &'static str,
+    pub(crate) archive: &'static str,
     /// The suite's name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
 }
 
 /// A package that a suite offers.
 #[derive(Clone, Debug)]
-pub(super) struct Package {
+pub(crate) struct Package {
     stanza: Stanza,
     suite: Suite,
 }
 
 impl Package {
     /// Its name.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.stanza.package
     }
 
     /// Its version.
-    pub(super) fn version(&self) -> &str {
+    pub(crate) fn version(&self) -> &str {
         &self.stanza.version
     }
 
     /// The names of the packages it depends on, the first of each alternative.
-    pub(super) fn depends(&self) -> &[String] {
+    pub(crate) fn depends(&self) -> &[String] {
         &self.stanza.depends
     }
 }
 
 /// What a mirror offers for one architecture, with the cache in front of it.
-pub(super) struct Packages {
+pub(crate) struct Packages {
     mirror: Mirror,
     arch: Arch,
     indexes: RefCell<HashMap<&'static str, Rc<str>>>,
@@ -60,12 +60,12 @@ pub(super) struct Packages {
 
 impl Packages {
     /// The mirror of the environment, cached in `cache`.
-    pub(super) fn new(cache: &Path, arch: Arch) -> Result<Self> {
+    pub(crate) fn new(cache: &Path, arch: Arch) -> Result<Self> {
         Ok(Self { mirror: Mirror::new(cache)?, arch, indexes: RefCell::default() })
     }
 
     /// The newest package of `suites` with a name that is wanted.
-    pub(super) fn newest(
+    pub(crate) fn newest(
         &self,
         suites: &[Suite],
         is_wanted: impl Fn(&str) -> bool,
@@ -83,17 +83,17 @@ impl Packages {
     }
 
     /// A package of the same suite, if it offers it.
-    pub(super) fn beside(&self, package: &Package, name: &str) -> Result<Option<Package>> {
+    pub(crate) fn beside(&self, package: &Package, name: &str) -> Result<Option<Package>> {
         self.newest(&[package.suite], |other| other == name)
     }
 
     /// The `.deb` file, verified.
-    pub(super) fn file(&self, package: &Package) -> Result<PathBuf> {
+    pub(crate) fn file(&self, package: &Package) -> Result<PathBuf> {
         self.mirror.file(package.suite.archive, &package.stanza.filename, &package.stanza.sha256)
     }
 
     /// A folder with the contents of all of `packages` in it. It is made once.
-    pub(super) fn tree(&self, packages: &[Package]) -> Result<PathBuf> {
+    pub(crate) fn tree(&self, packages: &[Package]) -> Result<PathBuf> {
         let files = packages.iter().map(|package| self.file(package)).collect::<Result<Vec<_>>>()?;
         let names = packages.iter().map(|p| format!("{}_{}", p.name(), p.version()));
         let name = names.collect::<Vec<_>>().join("+").replace(':', "%3a");

@@ -18,7 +18,7 @@ pub(super) struct Stanza {
 }
 
 impl Stanza {
-    /// Compares the numbers of the versions, which is all that orders the packages of this lab.
+    /// Compares the numbers of the versions, which is all that orders the packages wanted here.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
         numbers(&self.version) > numbers(&other.version)
     }

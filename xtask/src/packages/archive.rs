@@ -10,20 +10,20 @@ use liblzma::read::XzDecoder;
 
 /// What the lab needs of a kernel's packages.
 #[derive(Default)]
-pub(in crate::lab) struct Kernel {
+pub(crate) struct Kernel {
     /// `uname -r` of this kernel.
-    pub(in crate::lab) release: String,
+    pub(crate) release: String,
     /// The bootable image.
-    pub(in crate::lab) image: Vec<u8>,
+    pub(crate) image: Vec<u8>,
     /// Module name, with underscores, to its file, which may be compressed.
     modules: BTreeMap<String, Vec<u8>>,
     /// Names of the modules that are built in.
-    pub(in crate::lab) builtin: Vec<String>,
+    pub(crate) builtin: Vec<String>,
 }
 
 impl Kernel {
     /// Reads the packages that a kernel consists of.
-    pub(in crate::lab) fn read<'p>(debs: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
+    pub(crate) fn read<'p>(debs: impl IntoIterator<Item = &'p Path>) -> Result<Self> {
         let mut kernel = Self::default();
         for deb in debs {
             with_data(deb, |data| kernel.add(data))?;
@@ -34,7 +34,7 @@ impl Kernel {
     }
 
     /// The object file of the module called `name`.
-    pub(in crate::lab) fn module(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn module(&self, name: &str) -> Result<Vec<u8>> {
         const XZ: &[u8] = b"\xfd7zXZ\0";
         let file =
             self.modules.get(name).with_context(|| format!("the kernel's packages hold no module {name}"))?;

@@ -71,7 +71,7 @@ impl Mirror {
         match self.download(suite.archive, &format!("dists/{}/InRelease", suite.name)) {
             Ok(fresh) => fs::rename(fresh, &cached)?,
             Err(error) if cached.exists() => {
-                println!("lab: using the cached index of {}: {error:#}", suite.name)
+                println!("packages: using the cached index of {}: {error:#}", suite.name)
             }
             Err(error) => return Err(error),
         }
@@ -104,7 +104,7 @@ impl Mirror {
 /// checked, and that is said.
 fn verified(release: &Path) -> Result<String> {
     if tools::find("gpgv").is_none() || !Path::new(KEYRING).exists() {
-        println!("lab: no gpgv or no {KEYRING}: the archive's signature is not verified");
+        println!("packages: no gpgv or no {KEYRING}: the archive's signature is not verified");
         return fs::read_to_string(release).with_context(|| format!("cannot read {}", release.display()));
     }
     let signed = release.with_extension("signed");
