@@ -15,7 +15,7 @@ use anyhow::Context;
 use tokio::sync::Mutex;
 
 use crate::{
-    metrics::{self, Health, Process},
+    metrics::{self, Health, Process, Rejection},
     model::Snapshot,
     source::{Attachment, Source},
 };
@@ -27,6 +27,8 @@ pub struct Scraper {
     vm_histograms: bool,
     /// `None`: no text file is written.
     textfile_errors: Option<AtomicU64>,
+    /// By [`Rejection`]; `None`: everybody is let in.
+    rejections: Option<[AtomicU64; Rejection::ALL.len()]>,
 }
 
 /// A snapshot and how it was had.
@@ -41,7 +43,13 @@ impl Scraper {
     #[must_use]
     pub fn new(source: Box<dyn Source>) -> Self {
         let source = Arc::new(Mutex::new(source));
-        Self { source, errors: AtomicU64::new(0), vm_histograms: false, textfile_errors: None }
+        Self {
+            source,
+            errors: AtomicU64::new(0),
+            vm_histograms: false,
+            textfile_errors: None,
+            rejections: None,
+        }
     }
 
     /// The same, with the histograms of each VM if `wanted`.
@@ -54,6 +62,12 @@ impl Scraper {
     #[must_use]
     pub fn with_textfile(self) -> Self {
         Self { textfile_errors: Some(AtomicU64::new(0)), ..self }
+    }
+
+    /// The same, for a server with a guard.
+    #[must_use]
+    pub fn with_rejections(self) -> Self {
+        Self { rejections: Some(Default::default()), ..self }
     }
 
     /// What is known now.
@@ -88,12 +102,20 @@ impl Scraper {
         }
     }
 
+    /// Counts somebody who was not let in.
+    pub fn count_rejection(&self, rejection: Rejection) {
+        if let Some(rejections) = &self.rejections {
+            rejections[rejection as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     async fn encode(&self, process: Option<Process>) -> anyhow::Result<String> {
         let Reading { snapshot, attachment, duration } = self.read().await?;
         let health = Health {
             scrape_duration: duration,
             scrape_errors: self.errors.load(Ordering::Relaxed),
             textfile_errors: self.textfile_errors.as_ref().map(|errors| errors.load(Ordering::Relaxed)),
+            rejections: self.rejections.as_ref().map(|all| all.each_ref().map(|n| n.load(Ordering::Relaxed))),
             attachment,
             vm_histograms: self.vm_histograms,
             process,

@@ -138,6 +138,7 @@ fn exposition_of_an_idle_vm() -> Result<String> {
         scrape_duration: Duration::ZERO,
         scrape_errors: 0,
         textfile_errors: Some(0),
+        rejections: Some(metrics::Rejections::default()),
         attachment: None,
         vm_histograms: false,
         process: None,

@@ -3,6 +3,7 @@
 use std::{error::Error, io, net::SocketAddr};
 
 use super::config::ConfigError;
+use crate::http::WebConfigError;
 
 /// The documented exit codes, for `--help`.
 pub const EXIT_CODES: &str = "\
@@ -31,6 +32,9 @@ pub enum CliError {
         /// Why not.
         source: io::Error,
     },
+    /// The web configuration is refused.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
     /// An output file or standard output could not be written.
     #[error("writing {target}")]
     Output {
@@ -59,7 +63,7 @@ impl CliError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Bind { .. } | Self::Output { .. } | Self::Failed(_) => 1,
-            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::WebConfig(_) => 2,
             Self::Untraceable(_) => 3,
             Self::Capture(_) => 4,
             Self::Interrupted => 130,

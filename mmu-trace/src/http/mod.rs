@@ -3,23 +3,32 @@
 //! One task accepts, one task serves each connection, one blocking call at a time reads the
 //! counters. Everything is bounded: connections by [`MAX_CONNECTIONS`] (further ones wait in the
 //! kernel's backlog), their life by [`MAX_CONNECTION_LIFE`], a request's header by
-//! [`HEADER_TIMEOUT`]. A failed scrape is answered with 500, counted, and stops nothing.
+//! [`HEADER_TIMEOUT`], a TLS handshake by its own limit. With a [`Guard`] nobody is answered whom the web
+//! configuration does not let in. A failed scrape is answered with 500, counted, and stops nothing.
 
+mod auth;
+mod client_cert;
 mod encoding;
+mod guard;
 mod page;
+mod rate;
 mod reply;
+mod tls;
+mod web_config;
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
+pub use self::{guard::Guard, web_config::WebConfigError};
 use crate::scrape::Scraper;
 
 /// Connections served at a time: a few scrapers and a few people.
@@ -36,7 +45,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A bound server that does not serve yet.
 pub struct Server {
     listener: TcpListener,
+    house: House,
+}
+
+/// What every connection shares.
+#[derive(Clone)]
+struct House {
     scraper: Arc<Scraper>,
+    /// `None`: plain text for everybody.
+    guard: Option<Arc<Guard>>,
 }
 
 impl Server {
@@ -46,7 +63,14 @@ impl Server {
     /// If the address is in use, not ours or not permitted.
     pub async fn bind(address: SocketAddr, scraper: Arc<Scraper>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, scraper })
+        Ok(Self { listener, house: House { scraper, guard: None } })
+    }
+
+    /// The same, with a guard at its door.
+    #[must_use]
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.house.guard = Some(Arc::new(guard));
+        self
     }
 
     /// The address it is bound to.
@@ -67,7 +91,7 @@ impl Server {
             tokio::select! {
                 () = &mut stop => break,
                 Some((stream, permit)) = accept(&self.listener, &free) => {
-                    connections.spawn(connection(stream, permit, Arc::clone(&self.scraper), stopped.clone()));
+                    connections.spawn(connection(stream, permit, self.house.clone(), stopped.clone()));
                 }
                 Some(_) = connections.join_next() => {}
             }
@@ -90,16 +114,35 @@ async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> Option<(TcpStr
     }
 }
 
-/// Serves one connection to its end, to the end of its life, or to the server's.
+/// Serves one connection, behind TLS if the guard wants it.
 async fn connection(
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
-    scraper: Arc<Scraper>,
+    house: House,
     mut stopped: watch::Receiver<()>,
 ) {
+    let Some(guard) = house.guard.clone().filter(|guard| guard.has_tls()) else {
+        return speak(stream, house, stopped).await;
+    };
+    let stream = tokio::select! {
+        stream = tls::accept(stream, &guard, &house.scraper) => stream,
+        _ = stopped.changed() => None,
+    };
+    if let Some(stream) = stream {
+        speak(stream, house, stopped).await;
+    }
+}
+
+/// Speaks HTTP to the connection's end, to the end of its life, or to the server's.
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin, house: House, mut stopped: watch::Receiver<()>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let scraper = Arc::clone(&scraper);
-        async move { Ok::<_, std::convert::Infallible>(reply::to(&request, &scraper).await) }
+        let house = house.clone();
+        async move {
+            Ok::<_, std::convert::Infallible>(match &house.guard {
+                Some(guard) => guard.reply(&request, &house.scraper).await,
+                None => reply::to(&request, &house.scraper).await,
+            })
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()

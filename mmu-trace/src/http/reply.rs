@@ -35,6 +35,11 @@ pub(super) async fn to<B>(request: &Request<B>, scraper: &Scraper) -> Response<F
     }
 }
 
+/// A short answer for people.
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    response(status, TEXT, text)
+}
+
 /// The exposition in `encoding`.
 fn encoded(body: anyhow::Result<Vec<u8>>, encoding: Encoding) -> Response<Full<Bytes>> {
     let is_ok = body.is_ok();

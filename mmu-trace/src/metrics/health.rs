@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use mmu_trace_ebpf::kind::Gap;
 
-use super::{exposition::Exposition, process::Process, table};
+use super::{
+    exposition::Exposition,
+    process::Process,
+    rejection::{Rejection, Rejections},
+    table,
+};
 use crate::{
     model::{Figure, HookState, ProgramRuns, Quality, Reading, Snapshot},
     report::Mode,
@@ -24,6 +29,8 @@ pub struct Health {
     pub scrape_errors: u64,
     /// Text files that could not be written; `None` if none is to be.
     pub textfile_errors: Option<u64>,
+    /// Whom the HTTP server refused; `None` if it lets everybody in.
+    pub rejections: Option<Rejections>,
     /// How the source stands to the kernel; `None` if it traces none.
     pub attachment: Option<Attachment>,
     /// Whether the histograms of each VM are wanted.
@@ -47,6 +54,9 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, health: &Hea
     exposition.add(&table::SCRAPE_ERRORS, &[], health.scrape_errors);
     if let Some(errors) = health.textfile_errors {
         exposition.add(&table::TEXTFILE_ERRORS, &[], errors);
+    }
+    for (rejection, n) in Rejection::ALL.iter().zip(health.rejections.iter().flatten()) {
+        exposition.add(&table::HTTP_REJECTIONS, &[rejection.label()], *n);
     }
     if let Some(process) = &health.process {
         add_process(exposition, process);

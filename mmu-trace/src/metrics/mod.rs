@@ -10,12 +10,14 @@ mod health;
 mod histogram;
 mod ksm;
 mod process;
+mod rejection;
 pub mod table;
 mod vm;
 
 use exposition::Exposition;
 pub use health::Health;
 pub use process::Process;
+pub use rejection::{Rejection, Rejections};
 
 use crate::model::Snapshot;
 

@@ -5,10 +5,13 @@ mod html;
 mod http;
 mod metrics;
 mod notify;
+mod pki;
 mod prometheus;
 mod replay;
 mod report;
 mod served;
+mod tls;
+mod web_config;
 
 use std::{env, fs, path::Path};
 

@@ -16,6 +16,7 @@ fn health() -> Health {
         scrape_errors: 0,
         textfile_errors: Some(0),
         vm_histograms: true,
+        rejections: Some([1, 2, 3, 4]),
         attachment: Some(Attachment { holds_kvm: true, times: 2, untraced: Duration::from_millis(1_500) }),
         process: Some(Process {
             cpu: Duration::from_millis(1_250),

@@ -28,7 +28,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The path of `program`; `None` where it may be missing and is.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
     let is_required = env::var_os("MMU_TRACE_PROMETHEUS_TESTS").is_some_and(|value| value == "required");
@@ -75,7 +75,7 @@ fn prometheus_answers_what_the_capture_says() {
     let Some(program) = find("prometheus") else { return };
     let dir = TempDir::new().unwrap();
     let served = Served::start(&capture(dir.path(), &[fixture::noop()]), &[]);
-    let prometheus = Prometheus::start(&program, dir.path(), served.address);
+    let prometheus = Prometheus::start(&program, dir.path(), served.address, "");
     for (query, expected) in [
         ("up{job=\"mmu-trace\"}", 1.0),
         ("mmu_trace_ksm_merges_total{domain=\"web1\"}", 1_024.0),
@@ -93,17 +93,17 @@ fn prometheus_answers_what_the_capture_says() {
 }
 
 /// A Prometheus of our own, ended when it is dropped.
-struct Prometheus {
+pub(crate) struct Prometheus {
     child: Child,
     address: SocketAddr,
     log: PathBuf,
 }
 
 impl Prometheus {
-    /// Starts one in `dir` that scrapes `target` every second.
-    fn start(program: &Path, dir: &Path, target: SocketAddr) -> Self {
+    /// Starts one in `dir` that scrapes `target` every second, with `keys` in the job beside its target.
+    pub(crate) fn start(program: &Path, dir: &Path, target: SocketAddr, keys: &str) -> Self {
         let config = dir.join("prometheus.yml");
-        let job = format!("{{job_name: mmu-trace, static_configs: [{{targets: ['{target}']}}]}}");
+        let job = format!("{{job_name: mmu-trace, static_configs: [{{targets: ['{target}']}}]{keys}}}");
         fs::write(&config, format!("global: {{scrape_interval: 1s}}\nscrape_configs: [{job}]\n")).unwrap();
         let address = free_address();
         let log = dir.join("prometheus.log");
@@ -124,7 +124,7 @@ impl Prometheus {
     }
 
     /// Asks until the answer is as expected, or patience is at its end.
-    fn expect(&self, query: &str, expected: f64) {
+    pub(crate) fn expect(&self, query: &str, expected: f64) {
         let start = Instant::now();
         loop {
             let answer = self.ask(query);

@@ -60,7 +60,8 @@ impl Served {
         let mut served = Self { child, said, messages: String::new(), address };
         while served.address.port() == 0 {
             let line = served.next_message();
-            if let Some(address) = line.trim().strip_prefix("mmu-trace: serving http://") {
+            if let Some(url) = line.trim().strip_prefix("mmu-trace: serving ") {
+                let (_, address) = url.split_once("://").unwrap();
                 served.address = address.strip_suffix("/metrics").unwrap().parse().unwrap();
             }
         }

@@ -30,6 +30,10 @@ const LABELS: &[(&str, &str)] = &[
     ("symbol", "The kernel function a hook is attached to, or was looked for."),
     ("stage", "Where a recording lost events: `ring_buffer`."),
     ("map", "The BPF map that was full: `tasks`, `pages`, `vms` (VMs counted as `other`), `invalidations`."),
+    (
+        "rejection",
+        "`config`: the web configuration is bad; `handshake`: TLS failed; `password`: none or a wrong one; `rate`: too many requests.",
+    ),
     ("mode", "`direct` with `change_pte` in the kernel, `counterfactual` without."),
     ("arch", "`uname -m`."),
     ("release", "`uname -r`."),
