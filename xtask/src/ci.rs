@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{docs, ebpf, lab, tools};
+use crate::{docs, ebpf, lab, prometheus, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     count.step("cargo xtask docs --check", || docs::run(&docs::Args { check: true }));
     count.step("cargo xtask ebpf --check", || ebpf::run(&ebpf::Args { check: true }));
     if !args.no_lab {
+        count.step("cargo xtask prometheus", || prometheus::run(&prometheus::Args::for_ci()));
         for (arguments, lab) in lab::Args::for_ci() {
             count.lab(arguments, &lab);
         }

@@ -7,6 +7,7 @@ mod lab;
 mod man;
 mod nightly;
 mod packages;
+mod prometheus;
 mod tools;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Task {
     Lab(lab::Args),
     /// Write the manual pages and the shell completions.
     Man,
+    /// Run the tests that need a Prometheus with the newest one of Debian.
+    Prometheus(prometheus::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Lab(args) => lab::run(&args),
         Task::Man => man::run(),
+        Task::Prometheus(args) => prometheus::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -33,10 +33,19 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let found = env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
     let is_required = env::var_os("MMU_TRACE_PROMETHEUS_TESTS").is_some_and(|value| value == "required");
     assert!(found.is_some() || !is_required, "{program} is missing; on Debian: apt-get install prometheus");
-    if found.is_none() {
-        println!("skipped: {program} is not installed; on Debian: apt-get install prometheus");
+    match &found {
+        Some(path) => println!("with {}", version(path)),
+        None => println!("skipped: {program} is not installed; on Debian: apt-get install prometheus"),
     }
     found
+}
+
+/// The line in which `program` tells its version.
+fn version(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output().unwrap();
+    // Debian's 2.42 says it on standard error.
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    said.lines().next().unwrap_or_default().to_owned()
 }
 
 #[test]
