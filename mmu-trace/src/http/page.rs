@@ -2,28 +2,54 @@
 
 use crate::{
     model::{HookState, Snapshot},
-    report::{self, escape},
+    report::{self, Mode, escape},
 };
 
-const STYLE: &str = "body{font:15px/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}\
-    pre{overflow-x:auto;background:#f4f4f4;padding:1em}td,th{text-align:left;padding:0 1em 0 0}";
+const STYLE: &str = include_str!("page.css");
 
-/// The landing page: version, host, links, VMs and hooks, then the report as text.
-pub(super) fn landing(snapshot: &Snapshot) -> String {
-    let host = &snapshot.host;
+/// The landing page: version, host, links, VMs and hooks, then the report as text. `server` is the name of
+/// the machine that serves it; a replayed capture may be another's.
+pub(super) fn landing(snapshot: &Snapshot, server: &str) -> String {
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>mmu-trace</title>\
-         <style>{STYLE}</style></head><body>\n<h1>mmu-trace {version}</h1>\n\
-         <p>Kernel {kernel}, {arch}. <a href=\"/metrics\">/metrics</a> <a href=\"/healthz\">/healthz</a></p>\n\
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>mmu-trace on {server}</title><style>\n{STYLE}</style></head><body>\n\
+         <h1>mmu-trace {version}</h1>\n\
+         <nav><a href=\"/metrics\">/metrics</a> <a href=\"/healthz\">/healthz</a></nav>\n{facts}\n\
          <h2>VMs</h2>\n{vms}\n<h2>Hooks</h2>\n{hooks}\n<h2>Since the start</h2>\n<pre>{report}</pre>\n\
          </body></html>\n",
+        server = escape(server),
         version = env!("CARGO_PKG_VERSION"),
-        kernel = escape(&host.kernel),
-        arch = escape(&host.arch),
+        facts = facts(snapshot, server),
         vms = vms(snapshot),
         hooks = hooks(snapshot),
         report = escape(&report::text(snapshot)),
     )
+}
+
+/// Where, what and how well it is measured.
+fn facts(snapshot: &Snapshot, server: &str) -> String {
+    let host = &snapshot.host;
+    let mode = if host.has_change_pte { Mode::Direct } else { Mode::Counterfactual };
+    format!(
+        "<dl><dt>Served by</dt><dd>{}</dd><dt>Kernel</dt><dd>{} {}</dd><dt>Mode</dt><dd>{}</dd>\
+         <dt>Data</dt><dd>{}</dd></dl>",
+        escape(server),
+        escape(&host.kernel),
+        escape(&host.arch),
+        mode.label(),
+        data(snapshot)
+    )
+}
+
+/// Whether the figures are complete, and what they lack.
+fn data(snapshot: &Snapshot) -> String {
+    let (class, verdict) =
+        if snapshot.quality.is_complete() { ("good", "complete") } else { ("bad", "incomplete") };
+    let lacks = report::shortcomings(snapshot);
+    let items: String = lacks.iter().map(|lack| format!("<li>{}</li>", escape(lack))).collect();
+    let list = if items.is_empty() { items } else { format!("<ul>{items}</ul>") };
+    format!("<span class=\"{class}\">{verdict}</span>{list}")
 }
 
 fn vms(snapshot: &Snapshot) -> String {
@@ -62,5 +88,21 @@ fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>, none: &str) ->
         return format!("<p>{none}</p>");
     }
     let heads: String = heads.iter().map(|head| format!("<th>{head}</th>")).collect();
-    format!("<table><tr>{heads}</tr>\n{body}</table>")
+    format!("<div class=\"scroll\"><table><tr>{heads}</tr>\n{body}</table></div>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bpf;
+
+    #[test]
+    fn the_page_says_what_is_lacking() {
+        let snapshot = bpf::waiting_snapshot("kvm is <not> loaded");
+        let page = landing(&snapshot, "host<1>");
+        assert!(page.contains("<dd>host&lt;1&gt;</dd>") && !page.contains("<not>"), "{page}");
+        let lacks = report::shortcomings(&snapshot);
+        assert!(!lacks.is_empty() && lacks.iter().all(|lack| page.contains(&escape(lack).to_string())));
+        assert_eq!(page.contains(">incomplete<"), !snapshot.quality.is_complete());
+    }
 }

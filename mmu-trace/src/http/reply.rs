@@ -30,9 +30,16 @@ pub(super) async fn to<B>(request: &Request<B>, scraper: &Scraper) -> Response<F
             encoded(body, wanted)
         }
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
-        "/" => answer(HTML, scraper.snapshot().await.map(|snapshot| page::landing(&snapshot))),
+        "/" => {
+            answer(HTML, scraper.snapshot().await.map(|snapshot| page::landing(&snapshot, &server_name())))
+        }
         _ => response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics\n"),
     }
+}
+
+/// The name of this machine.
+fn server_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// A short answer for people.
