@@ -119,6 +119,9 @@ const FILES: &[(&str, Verdict)] = &[
     ),
     ("rate_limit: {interval: 1s, burst: 5}\n", Newer),
     ("rate_limit: {interval: 0, burst: 0}\n", Newer),
+    ("rate_limit: {interval: 1m30s, burst: 5}\n", Newer),
+    ("rate_limit: {interval: 1d, burst: 5}\n", Bad),
+    ("rate_limit: {interval: 1 s, burst: 5}\n", Bad),
     ("rate_limit: {interval: soon, burst: 5}\n", Bad),
     ("rate_limit: {interval: 1s, bursts: 5}\n", Bad),
 ];

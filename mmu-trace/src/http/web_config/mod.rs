@@ -188,15 +188,25 @@ impl Reader<'_> {
 
     fn rate(&self, rate: file::Rate) -> Result<Option<Rate>, WebConfigError> {
         let interval = rate.interval.unwrap_or_else(|| "0".to_owned());
-        let interval =
-            if interval == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(&interval) };
-        let interval = interval
-            .map_err(|error| self.value("rate_limit", format!("interval: {error}; write it as 100ms")))?;
+        let interval = parse_interval(&interval).map_err(|reason| self.value("rate_limit", reason))?;
         match (interval, rate.burst.unwrap_or(0)) {
             (Duration::ZERO, _) => Ok(None),
             (_, 0) => Err(self.value("rate_limit", "burst must be at least 1, or no request is answered")),
             (interval, burst) => Ok(Some(Rate { interval, burst })),
         }
+    }
+}
+
+/// `1m30s`, with the units that Go has; 0 needs none.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    const UNITS: [&str; 7] = ["", "ns", "us", "ms", "s", "m", "h"];
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let has_only_units = text.split(|c: char| c.is_ascii_digit()).all(|unit| UNITS.contains(&unit));
+    match humantime::parse_duration(text) {
+        Ok(interval) if has_only_units => Ok(interval),
+        _ => Err(format!("interval: {text:?} is no time; write it as 100ms or 1m30s")),
     }
 }
 
