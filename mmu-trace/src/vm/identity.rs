@@ -1,10 +1,12 @@
-//! A process's VM: from the command line, else from the command's name and pid.
+//! A process's VM: from the command line, else from its machine's scope, else from the command's name and
+//! pid.
 
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
     cmdline::{self, Parsed},
     proc::{ProcError, load},
+    scope,
     untrusted::{MAX_NAME_BYTES, clean},
 };
 use crate::model::VmIdentity;
@@ -35,9 +37,11 @@ fn identity(pid: u32, comm: &str, parsed: Parsed, cgroup: Option<String>) -> VmI
         ("", None) => comm,
         (vmm, _) => vmm,
     };
-    let name = parsed.name.map(|name| clean(&name, MAX_NAME_BYTES)).or(libkrun.map(str::to_owned));
+    let given = parsed.name.map(|name| clean(&name, MAX_NAME_BYTES)).or(libkrun.map(str::to_owned));
+    let registered = || cgroup.as_deref().and_then(scope::machine);
+    let name = given.filter(|name| !name.is_empty()).or_else(registered);
     VmIdentity {
-        name: name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{comm}-{pid}")),
+        name: name.unwrap_or_else(|| format!("{comm}-{pid}")),
         uuid: parsed.uuid,
         pid,
         vmm: vmm.to_owned(),
@@ -124,6 +128,14 @@ mod tests {
         assert_eq!((id.name.as_str(), id.vmm.as_str()), ("my-vmm-7", "my-vmm"));
         let id = identity(7, "VM:tiny", Parsed::default(), None);
         assert_eq!((id.name.as_str(), id.vmm.as_str()), ("tiny", "libkrun"));
+    }
+
+    #[test]
+    fn a_nameless_vm_has_the_name_under_which_it_is_registered() {
+        let cgroup = || Some("/machine.slice/machine-qemu\\x2d3\\x2ddb.scope/libvirt/emulator".to_owned());
+        assert_eq!(identity(7, "my-vmm", Parsed::default(), cgroup()).name, "db");
+        let parsed = Parsed { vmm: "qemu", name: Some(b"web1".to_vec()), uuid: None };
+        assert_eq!(identity(7, "my-vmm", parsed, cgroup()).name, "web1");
     }
 
     #[test]

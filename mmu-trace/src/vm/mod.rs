@@ -10,6 +10,7 @@ mod cmdline;
 mod descriptors;
 mod identity;
 mod proc;
+mod scope;
 mod untrusted;
 
 use std::{
