@@ -1,6 +1,7 @@
 //! Build, lab and check tasks: `cargo xtask <task>`.
 
 mod ci;
+mod dashboards;
 mod docs;
 mod ebpf;
 mod lab;
@@ -25,6 +26,8 @@ struct Cli {
 enum Task {
     /// Run every test there is, the lab included.
     Ci(ci::Args),
+    /// Write the dashboards, rules and alerts, or check the committed ones.
+    Dashboards(dashboards::Args),
     /// Write the page of all metrics and the example configuration, or check the committed ones.
     Docs(docs::Args),
     /// Build the BPF object, or check the committed one.
@@ -40,6 +43,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Ci(args) => ci::run(&args),
+        Task::Dashboards(args) => dashboards::run(&args),
         Task::Docs(args) => docs::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Lab(args) => lab::run(&args),

@@ -1,0 +1,76 @@
+//! Figures that more than one dashboard, rule or alert shows.
+
+use mmu_trace::metrics::table;
+
+use super::{
+    dashboard::Scope,
+    promql::{Expr, HOST, Selector},
+    upcoming,
+};
+
+/// Bytes of the pages that KSM counts, on every kernel of the compatibility table.
+pub(super) const PAGE_BYTES: f64 = 4096.0;
+
+/// Why captures have no KSM states of the host.
+pub(super) const NO_KSM_STATE: &str = "no KSM here, or a capture made before its state was recorded";
+
+/// Hooks without which the figures are wrong on every kernel; a hook that a kernel does not need has no
+/// series.
+pub(super) const REQUIRED_HOOKS: &str = "invalidate_range_start|invalidate_range_end|page_fault|\
+     page_fault_(hva|gfn|result)|kvm_unmap|kvm_flush_remote_tlbs|stage2_(put|map|relax)|\
+     ksm_(write_protect|merge|break)|kernel_types|caller_symbols";
+
+/// Hooks that are needed where the kernel has `change_pte`.
+pub(super) const CHANGE_PTE_HOOKS: &str = "change_pte|kvm_change_pte|kvm_set_s?pte";
+
+/// Gaps that are no loss, or that take refaults of large ranges only, as in the report's "complete".
+const HARMLESS_GAPS: &str = "before_start|abandoned_bracket|range_forgotten";
+
+/// Causes of refaults that KSM is behind: its own operations, and copies on write of what it merged.
+pub(super) const KSM_CAUSES: &str = "ksm_.*|cow_.*";
+
+/// What was missed, lost or evicted in `window`, by host: the figures are too low by about that many.
+pub(super) fn losses(scope: Scope, window: &str) -> Expr {
+    let grown = |selector: Selector| selector.increase(window).sum_by(HOST);
+    let gaps = scope.of(&table::DATA_GAPS).unlike("gap", HARMLESS_GAPS);
+    let certain = grown(scope.of(&table::MISSED_RETURNS))
+        .plus(grown(scope.of(&table::MAP_FULL)))
+        .plus(grown(scope.of(&table::EVICTED_PAGES)))
+        .plus(grown(gaps));
+    // Kernels that do not count misses have no such series.
+    let misses = grown(scope.of(&table::PROBE_MISSES));
+    certain.clone().plus(misses).or(certain)
+}
+
+/// Hooks that are needed and not attached, by host.
+pub(super) fn missing_hooks(scope: Scope) -> Expr {
+    let missing = |hooks| scope.of(&table::PROBE_ATTACHED).like("hook", hooks).value().complement();
+    let always = missing(REQUIRED_HOOKS).sum_by(HOST);
+    let direct = scope.of(&table::KERNEL_INFO).is("mode", "direct").value();
+    let with_change_pte = missing(CHANGE_PTE_HOOKS).on_hosts_with(&direct).sum_by(HOST);
+    always.clone().plus(with_change_pte).or(always)
+}
+
+/// 1 where nothing is missing, else 0, by host.
+pub(super) fn complete(scope: Scope, window: &str) -> Expr {
+    missing_hooks(scope).is_zero().times(losses(scope, window).is_zero())
+}
+
+/// Memory that KSM saves, in bytes.
+pub(super) fn saved_bytes(scope: Scope) -> Expr {
+    scope.of(&upcoming::KSM_PAGES_SHARING).value().scaled(PAGE_BYTES)
+}
+
+/// Part of the refault time of a host that KSM is behind, if refaults cost the same whatever their cause.
+pub(super) fn ksm_refault_seconds(scope: Scope, window: &str) -> Expr {
+    let seconds = scope.of(&table::REFAULT_SECONDS_TOTAL).rate(window).sum_by(HOST);
+    let by_ksm = scope.of(&table::REFAULTS).like("cause", KSM_CAUSES).rate(window).sum_by(HOST);
+    let all = scope.of(&table::REFAULTS).rate(window).sum_by(HOST);
+    // Where there are none at all the seconds are 0.
+    seconds.clone().times(by_ksm.per(all.above(0.0))).or(seconds)
+}
+
+/// The share of `part` in `whole`, without a value where there is no whole.
+pub(super) fn share(part: Expr, whole: Expr) -> Expr {
+    part.per(whole.above(0.0))
+}

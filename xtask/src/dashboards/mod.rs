@@ -1,0 +1,155 @@
+//! `cargo xtask dashboards`: writes Grafana's dashboards, the recording rules and the alerts from the
+//! metric table, or proves that the committed ones are what it gives.
+
+mod dashboard;
+mod figures;
+mod host;
+mod panel;
+mod promql;
+mod upcoming;
+mod vm;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use self::dashboard::Dashboard;
+use crate::tools;
+
+/// Where the files are, relative to the repository.
+const DIR: &str = "dashboards";
+
+/// Arguments of `cargo xtask dashboards`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Compare with the committed files instead of replacing them
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Writes or checks the files.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let dir = tools::repository()?.join(DIR);
+    for (name, content) in files()? {
+        let path = dir.join(&name);
+        if args.check {
+            compare(&path, &content)?;
+        } else {
+            fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+            println!("{DIR}/{}", name.display());
+        }
+    }
+    Ok(())
+}
+
+fn compare(path: &Path, content: &str) -> Result<()> {
+    let committed = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(
+        committed == content,
+        "{} is not what the metric table gives; run: cargo xtask dashboards",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Every dashboard.
+fn dashboards() -> Vec<Dashboard> {
+    vec![host::dashboard(), vm::dashboard()]
+}
+
+/// Every file, by its name.
+fn files() -> Result<Vec<(PathBuf, String)>> {
+    let file = |dashboard: Dashboard| {
+        let name = PathBuf::from(dashboard.name).with_extension("json");
+        Ok((name, serde_json::to_string_pretty(&dashboard.json())? + "\n"))
+    };
+    dashboards().into_iter().map(file).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::{dashboard::COLUMNS, *};
+
+    fn number(value: &Value) -> u64 {
+        value.as_u64().unwrap()
+    }
+
+    #[test]
+    fn panels_do_not_overlap_and_stay_on_the_grid() {
+        for dashboard in dashboards() {
+            let json = dashboard.json();
+            let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
+            for panel in json["panels"].as_array().unwrap() {
+                assert!(ids.insert(number(&panel["id"])), "{}: {}", dashboard.name, panel["id"]);
+                let at = &panel["gridPos"];
+                let (x, y, w, h) = (number(&at["x"]), number(&at["y"]), number(&at["w"]), number(&at["h"]));
+                assert!(w > 0 && h > 0 && x + w <= u64::from(COLUMNS), "{}", panel["title"]);
+                for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+                    assert!(cells.insert(cell), "{}: {}", dashboard.name, panel["title"]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_panel_says_what_it_means_in_which_unit_and_why_it_may_be_empty() {
+        for dashboard in dashboards() {
+            for panel in dashboard.panels() {
+                let at = format!("{}: {}", dashboard.name, panel.title);
+                assert!(panel.description.ends_with('.') && panel.description.len() > 60, "{at}");
+                assert!(
+                    !panel.unit.is_empty() && !panel.no_value.is_empty() && !panel.targets.is_empty(),
+                    "{at}"
+                );
+            }
+        }
+    }
+
+    /// The names in `{{label}}` of a legend.
+    fn legend_labels(legend: &str) -> impl Iterator<Item = &str> {
+        legend.split("{{").skip(1).filter_map(|part| Some(part.split_once("}}")?.0))
+    }
+
+    #[test]
+    fn legends_and_columns_name_labels_that_the_answers_have() {
+        for dashboard in dashboards() {
+            for panel in dashboard.panels() {
+                for target in &panel.targets {
+                    for label in legend_labels(&target.legend) {
+                        assert!(target.expr.has_label(label), "{}: {label}", panel.title);
+                    }
+                }
+                for column in panel.columns.iter().filter(|column| !column.field.contains('#')) {
+                    let has = panel.targets.iter().any(|target| target.expr.has_label(column.field));
+                    assert!(has, "{}: {}", panel.title, column.field);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_variable_that_is_used_is_defined() {
+        for dashboard in dashboards() {
+            let json = dashboard.json();
+            let defined: BTreeSet<&str> = json["templating"]["list"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|variable| variable["name"].as_str())
+                .collect();
+            let text = json["panels"].to_string();
+            for part in text.split('$').skip(1) {
+                let name = part.trim_start_matches('{');
+                let name = name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+                assert!(name.starts_with("__") || defined.contains(name), "{}: {name}", dashboard.name);
+            }
+        }
+    }
+}

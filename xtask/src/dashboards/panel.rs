@@ -1,0 +1,378 @@
+//! Panels: what is asked, and how the answer is drawn.
+
+use serde_json::{Value, json};
+
+use super::promql::Expr;
+
+/// The data source of everything: a variable of each dashboard.
+pub(super) fn datasource() -> Value {
+    json!({"type": "prometheus", "uid": "${datasource}"})
+}
+
+/// In which captures a query must find something; `cargo xtask dashboards --live` holds it to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// In every one.
+    Always,
+    /// In those of kernels with `change_pte`, and in no other.
+    Direct,
+    /// In none, for the reason given.
+    Never(&'static str),
+}
+
+/// One query.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// What is asked.
+    pub(super) expr: Expr,
+    /// Its name in the panel; labels stand in `{{braces}}`.
+    pub(super) legend: String,
+    /// Where it must find something.
+    pub(super) expect: Expect,
+}
+
+/// How the answer is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Large values.
+    Stat,
+    /// Large texts: the legend of each sample.
+    Names,
+    /// Lines over time.
+    Lines,
+    /// Areas over time, one on the other: parts of a whole.
+    Stack,
+    /// A table of the last values; each query is a column.
+    Table,
+}
+
+/// Where a value changes its colour.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limits {
+    /// Nowhere: no value is good or bad by itself.
+    None,
+    /// Green below both, yellow from the first and red from the second on.
+    Above(f64, f64),
+    /// Red from this on, green below.
+    Bad(f64),
+    /// Green from this on, red below.
+    Good(f64),
+}
+
+/// A column of a table: a label, or the value of a query.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column {
+    /// The label, or `Value #A`.
+    pub(super) field: &'static str,
+    /// What stands above it.
+    pub(super) title: &'static str,
+    /// The unit of its values.
+    pub(super) unit: &'static str,
+    /// When its values change colour.
+    pub(super) limits: Limits,
+    /// Pixels; 0 for what is left.
+    pub(super) width: u32,
+}
+
+impl Column {
+    /// A label.
+    pub(super) const fn label(field: &'static str, title: &'static str, width: u32) -> Self {
+        Self { field, title, unit: "string", limits: Limits::None, width }
+    }
+
+    /// The value of a query.
+    pub(super) const fn value(field: &'static str, title: &'static str, unit: &'static str) -> Self {
+        Self { field, title, unit, limits: Limits::None, width: 0 }
+    }
+
+    /// With values that change colour.
+    pub(super) const fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// With a fixed width.
+    pub(super) const fn wide(self, width: u32) -> Self {
+        Self { width, ..self }
+    }
+}
+
+/// One panel.
+#[derive(Clone, Debug)]
+pub(super) struct Panel {
+    pub(super) kind: Kind,
+    pub(super) title: &'static str,
+    /// What good and what bad look like.
+    pub(super) description: &'static str,
+    pub(super) unit: &'static str,
+    /// Columns of 24.
+    pub(super) width: u32,
+    /// Rows of the grid.
+    pub(super) height: u32,
+    pub(super) targets: Vec<Target>,
+    pub(super) limits: Limits,
+    /// Values that have a name, with their colours.
+    pub(super) names: &'static [(&'static str, &'static str, &'static str)],
+    /// What stands there without data.
+    pub(super) no_value: &'static str,
+    /// Of a table.
+    pub(super) columns: Vec<Column>,
+    /// Where a click on a VM leads.
+    pub(super) link: Option<&'static str>,
+    /// Whether values below 0 mean something.
+    pub(super) is_signed: bool,
+}
+
+impl Panel {
+    /// A panel of its kind's usual size.
+    pub(super) fn new(
+        kind: Kind,
+        title: &'static str,
+        unit: &'static str,
+        description: &'static str,
+    ) -> Self {
+        let (width, height) = match kind {
+            Kind::Stat | Kind::Names => (4, 4),
+            Kind::Lines | Kind::Stack => (12, 8),
+            Kind::Table => (24, 8),
+        };
+        Self {
+            kind,
+            title,
+            description,
+            unit,
+            width,
+            height,
+            targets: Vec::new(),
+            limits: Limits::None,
+            names: &[],
+            no_value: "",
+            columns: Vec::new(),
+            link: None,
+            is_signed: false,
+        }
+    }
+
+    /// With one more query, which every capture must answer.
+    pub(super) fn ask(self, legend: &str, expr: Expr) -> Self {
+        self.ask_if(Expect::Always, legend, expr)
+    }
+
+    /// With one more query, which only some captures can answer.
+    pub(super) fn ask_if(mut self, expect: Expect, legend: &str, expr: Expr) -> Self {
+        self.targets.push(Target { expr, legend: legend.to_owned(), expect });
+        self
+    }
+
+    /// With these columns, in this order; other fields are hidden.
+    pub(super) fn columns(mut self, columns: &[Column]) -> Self {
+        self.columns = columns.to_vec();
+        self
+    }
+
+    /// With another size.
+    pub(super) fn size(mut self, width: u32, height: u32) -> Self {
+        (self.width, self.height) = (width, height);
+        self
+    }
+
+    /// With values that change colour.
+    pub(super) fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// With words and colours for some values.
+    pub(super) fn names(mut self, names: &'static [(&'static str, &'static str, &'static str)]) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// With what stands there without data.
+    pub(super) fn or_say(mut self, text: &'static str) -> Self {
+        self.no_value = text;
+        self
+    }
+
+    /// With an axis that may go below 0.
+    pub(super) fn signed(mut self) -> Self {
+        self.is_signed = true;
+        self
+    }
+
+    /// With a page that a click on a VM's name opens.
+    pub(super) fn link(mut self, url: &'static str) -> Self {
+        self.link = Some(url);
+        self
+    }
+
+    /// What Grafana reads.
+    pub(super) fn json(&self, id: usize, (x, y): (u32, u32)) -> Value {
+        let mut panel = json!({
+            "id": id,
+            "type": self.type_name(),
+            "title": self.title,
+            "description": self.description,
+            "datasource": datasource(),
+            "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
+            "targets": self.targets_json(),
+            "fieldConfig": {"defaults": self.defaults(), "overrides": self.overrides()},
+            "options": self.options(),
+        });
+        if self.kind == Kind::Table {
+            panel["transformations"] = self.transformations();
+        }
+        panel
+    }
+
+    const fn type_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Stat | Kind::Names => "stat",
+            Kind::Lines | Kind::Stack => "timeseries",
+            Kind::Table => "table",
+        }
+    }
+
+    /// Whether only the last value matters.
+    pub(super) const fn is_instant(&self) -> bool {
+        !matches!(self.kind, Kind::Lines | Kind::Stack)
+    }
+
+    fn targets_json(&self) -> Vec<Value> {
+        let letters = ('A'..='Z').map(String::from);
+        let target = |(letter, target): (String, &Target)| {
+            json!({
+                "refId": letter,
+                "datasource": datasource(),
+                "expr": target.expr.text(),
+                "legendFormat": target.legend,
+                "instant": self.is_instant(),
+                "range": !self.is_instant(),
+                "format": if self.kind == Kind::Table { "table" } else { "time_series" },
+            })
+        };
+        letters.zip(&self.targets).map(target).collect()
+    }
+
+    fn defaults(&self) -> Value {
+        let mut defaults = json!({
+            "unit": self.unit,
+            "noValue": self.no_value,
+            "thresholds": self.limits.json(),
+            "mappings": self.mappings(),
+            "min": if self.kind == Kind::Table || self.is_signed { Value::Null } else { json!(0) },
+        });
+        if matches!(self.kind, Kind::Lines | Kind::Stack) {
+            defaults["custom"] = self.drawing();
+        }
+        if self.kind == Kind::Table {
+            defaults["custom"] = json!({"align": "auto", "filterable": false});
+        }
+        defaults
+    }
+
+    /// A line is coloured by its series; where a limit exists it is drawn.
+    fn drawing(&self) -> Value {
+        let is_stack = self.kind == Kind::Stack;
+        let mode = if matches!(self.limits, Limits::None) { "off" } else { "dashed" };
+        json!({
+            "drawStyle": "line",
+            "lineWidth": 1,
+            "fillOpacity": if is_stack { 40 } else { 8 },
+            "showPoints": "never",
+            "spanNulls": false,
+            "stacking": {"mode": if is_stack { "normal" } else { "none" }, "group": "A"},
+            "thresholdsStyle": {"mode": mode},
+        })
+    }
+
+    fn mappings(&self) -> Value {
+        if self.names.is_empty() {
+            return json!([]);
+        }
+        let option = |(index, (value, text, color)): (usize, &(&str, &str, &str))| {
+            ((*value).to_owned(), json!({"text": text, "color": color, "index": index}))
+        };
+        let options: serde_json::Map<String, Value> = self.names.iter().enumerate().map(option).collect();
+        json!([{"type": "value", "options": options}])
+    }
+
+    fn overrides(&self) -> Vec<Value> {
+        self.columns.iter().map(|column| column.overrides(self.link)).collect()
+    }
+
+    fn options(&self) -> Value {
+        match self.kind {
+            Kind::Stat | Kind::Names => json!({
+                "colorMode": if matches!(self.limits, Limits::None) { "none" } else { "background" },
+                "graphMode": "none",
+                "textMode": if self.kind == Kind::Names { "name" } else { "auto" },
+                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
+            }),
+            Kind::Lines | Kind::Stack => json!({
+                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []},
+                "tooltip": {"mode": "multi", "sort": "desc"},
+            }),
+            Kind::Table => json!({"showHeader": true, "cellHeight": "sm", "sortBy": self.sort_by()}),
+        }
+    }
+
+    /// A table begins with the largest of its first value.
+    fn sort_by(&self) -> Value {
+        let first = self.columns.iter().find(|column| column.field == "Value #A");
+        first.map_or_else(|| json!([]), |column| json!([{"displayName": column.title, "desc": true}]))
+    }
+
+    /// All queries side by side, the wanted fields under their titles.
+    fn transformations(&self) -> Value {
+        let include: serde_json::Map<String, Value> =
+            self.columns.iter().map(|column| (column.field.to_owned(), json!(true))).collect();
+        let order: serde_json::Map<String, Value> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(at, column)| (column.field.to_owned(), json!(at)))
+            .collect();
+        let names: serde_json::Map<String, Value> =
+            self.columns.iter().map(|column| (column.field.to_owned(), json!(column.title))).collect();
+        json!([
+            {"id": "merge", "options": {}},
+            {"id": "organize", "options": {
+                "includeByName": include, "indexByName": order, "renameByName": names, "excludeByName": {},
+            }},
+        ])
+    }
+}
+
+impl Column {
+    fn overrides(&self, link: Option<&str>) -> Value {
+        let mut properties = vec![json!({"id": "unit", "value": self.unit})];
+        if !matches!(self.limits, Limits::None) {
+            properties.push(json!({"id": "thresholds", "value": self.limits.json()}));
+            let cell = json!({"type": "color-background", "mode": "basic"});
+            properties.push(json!({"id": "custom.cellOptions", "value": cell}));
+        }
+        if self.width > 0 {
+            properties.push(json!({"id": "custom.width", "value": self.width}));
+        }
+        if let (Some(url), "domain") = (link, self.field) {
+            let links = json!([{"title": "Open this VM", "url": url, "targetBlank": false}]);
+            properties.push(json!({"id": "links", "value": links}));
+        }
+        json!({"matcher": {"id": "byName", "options": self.title}, "properties": properties})
+    }
+}
+
+impl Limits {
+    fn json(self) -> Value {
+        let step = |color: &str, value: Option<f64>| json!({"color": color, "value": value});
+        let steps = match self {
+            Self::None => vec![step("text", None)],
+            Self::Above(yellow, red) => {
+                vec![step("green", None), step("yellow", Some(yellow)), step("red", Some(red))]
+            }
+            Self::Bad(red) => vec![step("green", None), step("red", Some(red))],
+            Self::Good(green) => vec![step("red", None), step("green", Some(green))],
+        };
+        json!({"mode": "absolute", "steps": steps})
+    }
+}
