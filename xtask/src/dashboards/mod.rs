@@ -3,9 +3,12 @@
 
 mod dashboard;
 mod figures;
+mod fleet;
 mod host;
+mod own;
 mod panel;
 mod promql;
+mod rules;
 mod upcoming;
 mod vm;
 
@@ -57,7 +60,7 @@ fn compare(path: &Path, content: &str) -> Result<()> {
 
 /// Every dashboard.
 fn dashboards() -> Vec<Dashboard> {
-    vec![host::dashboard(), vm::dashboard()]
+    vec![fleet::dashboard(), host::dashboard(), vm::dashboard(), own::dashboard()]
 }
 
 /// Every file, by its name.
@@ -66,7 +69,11 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
         let name = PathBuf::from(dashboard.name).with_extension("json");
         Ok((name, serde_json::to_string_pretty(&dashboard.json())? + "\n"))
     };
-    dashboards().into_iter().map(file).collect()
+    let rules = [
+        (PathBuf::from("rules/recording.yml"), rules::recording_file()),
+        (PathBuf::from("rules/alerts.yml"), rules::alert_file()),
+    ];
+    dashboards().into_iter().map(file).chain(rules.map(Ok)).collect()
 }
 
 #[cfg(test)]

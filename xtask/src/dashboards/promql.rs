@@ -133,11 +133,6 @@ impl Expr {
         self.aggregate("max", labels)
     }
 
-    /// How many there are of those that agree in `labels`.
-    pub(super) fn count_by(self, labels: &[&'static str]) -> Self {
-        self.aggregate("count", labels)
-    }
-
     fn aggregate(self, function: &str, labels: &[&'static str]) -> Self {
         self.expect(labels);
         let by = if labels.is_empty() { String::new() } else { format!(" by ({})", labels.join(", ")) };
@@ -173,11 +168,6 @@ impl Expr {
         self.paired("*", other)
     }
 
-    /// Where both exist.
-    pub(super) fn and(self, other: Self) -> Self {
-        self.paired("and", other)
-    }
-
     /// `other` where this has no sample.
     pub(super) fn or(self, other: Self) -> Self {
         self.paired("or", other)
@@ -188,10 +178,15 @@ impl Expr {
         self.binary(operator, &other.operand())
     }
 
-    /// One sample without labels, where there is none.
-    pub(super) fn or_zero(self) -> Self {
-        assert!(self.labels.is_empty(), "{}: 0 would have other labels", self.text);
-        self.binary("or", "vector(0)")
+    /// The same, only where `other` has a sample of the same labels.
+    pub(super) fn where_also(self, other: Self) -> Self {
+        self.paired("and", other)
+    }
+
+    /// 0 where it is 0, and 1 if there is none at all.
+    pub(super) fn is_down_or_absent(self) -> Self {
+        let absent = format!("absent({})", self.text);
+        self.binary("== 0 or", &absent)
     }
 
     /// The same, only for hosts of which `other` has a sample.
@@ -221,14 +216,15 @@ impl Expr {
         Self { text, is_compound: true, ..self }
     }
 
+    /// How long ago this point of time was.
+    pub(super) fn age(self) -> Self {
+        let text = format!("time() - {}", self.operand());
+        Self { text, is_compound: true, ..self }
+    }
+
     /// Only what is larger.
     pub(super) fn above(self, limit: f64) -> Self {
         self.binary(">", &limit.to_string())
-    }
-
-    /// Only what is this.
-    pub(super) fn equal(self, value: f64) -> Self {
-        self.binary("==", &value.to_string())
     }
 
     /// 1 where it is 0, else 0.
