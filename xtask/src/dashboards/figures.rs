@@ -11,6 +11,9 @@ use super::{
 /// Bytes of the pages that KSM counts, on every kernel of the compatibility table.
 pub(super) const PAGE_BYTES: f64 = 4096.0;
 
+/// Values of `domain` that are no single VM.
+pub(super) const NO_VM: &str = "unattributed|other";
+
 /// Why captures have no KSM states of the host.
 pub(super) const NO_KSM_STATE: &str = "no KSM here, or a capture made before its state was recorded";
 
@@ -53,7 +56,7 @@ pub(super) fn missing_hooks(scope: Scope) -> Expr {
 
 /// 1 where nothing is missing, else 0, by host.
 pub(super) fn complete(scope: Scope, window: &str) -> Expr {
-    missing_hooks(scope).is_zero().times(losses(scope, window).is_zero())
+    missing_hooks(scope).zero_as_one().times(losses(scope, window).zero_as_one())
 }
 
 /// Memory that KSM saves, in bytes.

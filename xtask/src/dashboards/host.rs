@@ -4,7 +4,7 @@ use mmu_trace::metrics::table;
 
 use super::{
     dashboard::{Dashboard, Row, Scope},
-    figures::{self, NO_KSM_STATE},
+    figures::{self, NO_KSM_STATE, NO_VM},
     panel::{Column, Expect, Kind, Limits, Panel},
     promql::{Expr, HOST, RANGE, RATE, Selector, VM},
     upcoming,
@@ -217,7 +217,7 @@ fn noop_share(window: &str, by: &[&'static str]) -> Expr {
 }
 
 fn vms() -> Vec<Panel> {
-    let vm = |series| of(series).is_not("domain", "unattributed");
+    let vm = |series| of(series).unlike("domain", NO_VM);
     let cost = || vm(&table::REFAULT_SECONDS_TOTAL).rate(RATE);
     let grown = |series| vm(series).increase(RANGE).sum_by(VM);
     vec![
@@ -265,7 +265,7 @@ fn vms() -> Vec<Panel> {
 
 /// What refaults cost each VM: seconds per second over the whole time shown.
 fn cost_over_range() -> Expr {
-    of(&table::REFAULT_SECONDS_TOTAL).is_not("domain", "unattributed").rate(RANGE).sum_by(VM)
+    of(&table::REFAULT_SECONDS_TOTAL).unlike("domain", NO_VM).rate(RANGE).sum_by(VM)
 }
 
 fn causes() -> Vec<Panel> {

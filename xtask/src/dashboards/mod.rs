@@ -5,6 +5,7 @@ mod dashboard;
 mod figures;
 mod fleet;
 mod host;
+mod live;
 mod own;
 mod panel;
 mod promql;
@@ -31,10 +32,22 @@ pub(crate) struct Args {
     /// Compare with the committed files instead of replacing them
     #[arg(long)]
     pub(crate) check: bool,
+    /// Ask every query of a Prometheus that scrapes replays of the lab's captures
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) live: bool,
+    /// The Prometheus to run, instead of the installed one
+    #[arg(long, requires = "live", value_name = "PROGRAM")]
+    pub(crate) prometheus: Option<PathBuf>,
+    /// Where the lab's captures are, instead of lab-out
+    #[arg(long, requires = "live", value_name = "DIR")]
+    pub(crate) captures: Option<PathBuf>,
 }
 
 /// Writes or checks the files.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.live {
+        return live::run(args.prometheus.as_deref(), args.captures.as_deref());
+    }
     let dir = tools::repository()?.join(DIR);
     for (name, content) in files()? {
         let path = dir.join(&name);

@@ -4,7 +4,7 @@ use mmu_trace::metrics::table;
 
 use super::{
     dashboard::{Dashboard, Row, Scope},
-    figures::{self, NO_KSM_STATE},
+    figures::NO_KSM_STATE,
     panel::{Column, Expect, Kind, Limits, Panel},
     promql::{Expr, HOST, RANGE, RATE, Selector},
     upcoming,
@@ -220,7 +220,7 @@ fn losses() -> Vec<Panel> {
              before 6.7) show none either.",
         )
         .ask_if(
-            Expect::Never("nothing was dropped, or the kernel does not count it"),
+            Expect::Maybe,
             "{{hook}}",
             of(&table::PROBE_MISSES).rate(RATE).sum_by(&["hook"]),
         )

@@ -58,11 +58,6 @@ impl Selector {
         self.matching(label, "=", value)
     }
 
-    /// Only those whose `label` has another value.
-    pub(super) fn is_not(self, label: &'static str, value: &str) -> Self {
-        self.matching(label, "!=", value)
-    }
-
     /// Only those whose `label` matches a regular expression.
     pub(super) fn like(self, label: &'static str, pattern: &str) -> Self {
         self.matching(label, "=~", pattern)
@@ -184,7 +179,7 @@ impl Expr {
     }
 
     /// 0 where it is 0, and 1 if there is none at all.
-    pub(super) fn is_down_or_absent(self) -> Self {
+    pub(super) fn down_or_absent(self) -> Self {
         let absent = format!("absent({})", self.text);
         self.binary("== 0 or", &absent)
     }
@@ -210,6 +205,11 @@ impl Expr {
         self.binary("*", &factor.to_string())
     }
 
+    /// Divided by a number.
+    pub(super) fn scaled_down(self, divisor: u64) -> Self {
+        self.binary("/", &divisor.to_string())
+    }
+
     /// 1 less this.
     pub(super) fn complement(self) -> Self {
         let text = format!("1 - {}", self.operand());
@@ -228,7 +228,7 @@ impl Expr {
     }
 
     /// 1 where it is 0, else 0.
-    pub(super) fn is_zero(self) -> Self {
+    pub(super) fn zero_as_one(self) -> Self {
         self.binary("== bool", "0")
     }
 

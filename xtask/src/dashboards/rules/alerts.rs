@@ -5,6 +5,7 @@ use mmu_trace::metrics::table;
 use super::recording::{self as recorded, Recorded};
 use crate::dashboards::{
     dashboard::Scope,
+    figures::{self, NO_VM},
     promql::{Expr, HOST, Selector, VM},
 };
 
@@ -77,7 +78,7 @@ fn down() -> Alert {
     Alert {
         name: "MmuTraceDown",
         watched: up.value(),
-        expr: up.value().is_down_or_absent(),
+        expr: up.value().down_or_absent(),
         pending: "5m",
         severity: Severity::Warning,
         summary: "mmu-trace is not scraped",
@@ -156,9 +157,9 @@ fn vm_refault_cost() -> Alert {
 }
 
 fn ksm_churn() -> Alert {
-    let breaks = || of(&table::KSM_COW_BREAKS).rate("30m").sum_by(VM);
-    let merges = of(&table::KSM_MERGES).rate("30m").sum_by(VM);
-    let churn = breaks().per(merges);
+    let rate = |series: &table::Series| of(series).unlike("domain", NO_VM).rate("30m").sum_by(VM);
+    let breaks = || rate(&table::KSM_COW_BREAKS);
+    let churn = figures::share(breaks(), rate(&table::KSM_MERGES));
     Alert {
         name: "MmuTraceKsmChurn",
         watched: breaks(),
@@ -173,7 +174,7 @@ fn ksm_churn() -> Alert {
 
 fn ksm_not_worth_it() -> Alert {
     let cost = || recorded(&recorded::HOST_KSM_REFAULT_SECONDS);
-    let saved_gib = recorded(&recorded::HOST_KSM_SAVED_BYTES).scaled(1.0 / f64::from(1 << 30));
+    let saved_gib = recorded(&recorded::HOST_KSM_SAVED_BYTES).scaled_down(1 << 30);
     Alert {
         name: "MmuTraceKsmNotWorthIt",
         watched: cost(),
@@ -187,9 +188,9 @@ fn ksm_not_worth_it() -> Alert {
 
 fn invalidation_storm() -> Alert {
     let by_vm_and_cause = &["job", "instance", "domain", "uuid", "cause"];
-    let zapping = of(&table::INVALIDATIONS_ZAPPED).is_not("domain", "unattributed").rate("5m");
+    let zapping = of(&table::INVALIDATIONS_ZAPPED).unlike("domain", NO_VM).rate("5m");
     let by_host = of(&table::INVALIDATIONS_ZAPPED)
-        .is_not("domain", "unattributed")
+        .unlike("domain", NO_VM)
         .like("cause", HOST_CAUSES)
         .rate("5m")
         .sum_by(by_vm_and_cause);
@@ -205,7 +206,7 @@ fn invalidation_storm() -> Alert {
 }
 
 fn fault_retries() -> Alert {
-    let faults = || of(&table::PAGE_FAULTS).is_not("domain", "unattributed");
+    let faults = || of(&table::PAGE_FAULTS).unlike("domain", NO_VM);
     let retries = || faults().is("result", "retry").rate("5m").sum_by(VM);
     let all = faults().rate("5m").sum_by(VM);
     Alert {

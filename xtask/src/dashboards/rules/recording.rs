@@ -70,5 +70,5 @@ recorded! {
 }
 
 fn of_vms(series: &table::Series) -> Expr {
-    Scope::All.of(series).is_not("domain", "unattributed").rate(WINDOW).sum_by(VM)
+    Scope::All.of(series).unlike("domain", figures::NO_VM).rate(WINDOW).sum_by(VM)
 }
