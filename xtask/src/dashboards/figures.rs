@@ -5,7 +5,6 @@ use mmu_trace::metrics::table;
 use super::{
     dashboard::Scope,
     promql::{Expr, HOST, Selector},
-    upcoming,
 };
 
 /// Bytes of the pages that KSM counts, on every kernel of the compatibility table.
@@ -14,8 +13,8 @@ pub(super) const PAGE_BYTES: f64 = 4096.0;
 /// Values of `domain` that are no single VM.
 pub(super) const NO_VM: &str = "unattributed|other";
 
-/// Why captures have no KSM states of the host.
-pub(super) const NO_KSM_STATE: &str = "no KSM here, or a capture made before its state was recorded";
+/// Why KSM's state may be unknown.
+pub(super) const NO_KSM_STATE: &str = "not known: no KSM in this kernel, or an old capture";
 
 /// Hooks without which the figures are wrong on every kernel; a hook that a kernel does not need has no
 /// series.
@@ -36,13 +35,12 @@ pub(super) const KSM_CAUSES: &str = "ksm_.*|cow_.*";
 pub(super) fn losses(scope: Scope, window: &str) -> Expr {
     let grown = |selector: Selector| selector.increase(window).sum_by(HOST);
     let gaps = scope.of(&table::DATA_GAPS).unlike("gap", HARMLESS_GAPS);
-    let certain = grown(scope.of(&table::MISSED_RETURNS))
+    // The kernel counts a miss when it happens, we when the task comes back: the same misses, never their sum.
+    let missed = grown(scope.of(&table::PROBE_MISSES)).larger_of(grown(scope.of(&table::MISSED_RETURNS)));
+    missed
         .plus(grown(scope.of(&table::MAP_FULL)))
         .plus(grown(scope.of(&table::EVICTED_PAGES)))
-        .plus(grown(gaps));
-    // Kernels that do not count misses have no such series.
-    let misses = grown(scope.of(&table::PROBE_MISSES));
-    certain.clone().plus(misses).or(certain)
+        .plus(grown(gaps))
 }
 
 /// Hooks that are needed and not attached, by host.
@@ -61,7 +59,7 @@ pub(super) fn complete(scope: Scope, window: &str) -> Expr {
 
 /// Memory that KSM saves, in bytes.
 pub(super) fn saved_bytes(scope: Scope) -> Expr {
-    scope.of(&upcoming::KSM_PAGES_SHARING).value().scaled(PAGE_BYTES)
+    scope.of(&table::KSM_PAGES_SHARING).value().scaled(PAGE_BYTES)
 }
 
 /// Part of the refault time of a host that KSM is behind, if refaults cost the same whatever their cause.

@@ -2,9 +2,8 @@
 
 use super::{
     dashboard::{Dashboard, Row, Scope},
-    figures::NO_KSM_STATE,
     host::{COST, TO_VM},
-    panel::{Column, Expect, Kind, Limits, Panel},
+    panel::{Column, Kind, Limits, Panel},
     promql::Selector,
     rules::recording::{self as recorded, Recorded},
 };
@@ -59,8 +58,8 @@ fn totals() -> Vec<Panel> {
             "bytes",
             "Memory that KSM saves on all hosts. Good: much for what the guests pay beside it. Bad: little.",
         )
-        .ask_if(Expect::Never(NO_KSM_STATE), "saved", of(&recorded::HOST_KSM_SAVED_BYTES).value().sum())
-        .or_say("no KSM on these hosts, or recording.yml is not loaded"),
+        .ask( "saved", of(&recorded::HOST_KSM_SAVED_BYTES).value().sum())
+        .or_say("not known: no KSM on these hosts, or recording.yml is not loaded"),
         Panel::new(
             Kind::Stat,
             "Guests pay",
@@ -97,7 +96,7 @@ fn hosts() -> Vec<Panel> {
             "The most expensive host first. Bad: hooks missing or losses above 0, or a high cost with little saved.",
         )
         .ask("", of(&recorded::HOST_REFAULT_SECONDS).value())
-        .ask_if(Expect::Never(NO_KSM_STATE), "", of(&recorded::HOST_KSM_SAVED_BYTES).value())
+        .ask( "", of(&recorded::HOST_KSM_SAVED_BYTES).value())
         .ask("", of(&recorded::HOST_VMS).value())
         .ask("", of(&recorded::HOST_MISSING_HOOKS).value())
         .ask("", of(&recorded::HOST_LOSSES).value())

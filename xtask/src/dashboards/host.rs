@@ -7,7 +7,6 @@ use super::{
     figures::{self, NO_KSM_STATE, NO_VM},
     panel::{Column, Expect, Kind, Limits, Panel},
     promql::{Expr, HOST, RANGE, RATE, Selector, VM},
-    upcoming,
 };
 
 /// Opens the VM of a table's line.
@@ -84,13 +83,18 @@ fn data() -> Vec<Panel> {
         .limits(Limits::Above(1.0, 60.0))
         .or_say("a replay: nothing is attached"),
         Panel::new(
-            Kind::Names,
-            "Kernel",
+            Kind::Table,
+            "Kernels",
             "none",
             "The kernel and how it is traced. direct: it has change_pte, and its calls are counted. counterfactual: it \
              has none (6.10 and later), and the calls it would make are counted.",
         )
-        .ask("{{release}}, {{mode}}", of(&table::KERNEL_INFO).value())
+        .ask("", of(&table::KERNEL_INFO).value())
+        .columns(&[
+            Column::label("instance", "Host", 0),
+            Column::label("release", "Kernel", 0),
+            Column::label("mode", "Traced", 120),
+        ])
         .size(8, 4)
         .or_say("no mmu-trace daemon is scraped"),
     ]
@@ -107,8 +111,8 @@ fn ksm() -> Vec<Panel> {
             "Memory that sharing saves now (pages_sharing, as 4 KiB pages). Good: gigabytes. Bad: little, while the \
              cost beside it is yellow or red: then KSM does not pay on this host.",
         )
-        .ask_if(Expect::Never(NO_KSM_STATE), "saved", figures::saved_bytes(Scope::Host).sum())
-        .or_say("KSM is not in this kernel"),
+        .ask( "saved", figures::saved_bytes(Scope::Host).sum())
+        .or_say(NO_KSM_STATE),
         Panel::new(
             Kind::Stat,
             "Guests pay",
@@ -142,14 +146,13 @@ fn ksm() -> Vec<Panel> {
             "Whether ksmd runs. merging: good. stopped: what is merged stays so, nothing new is. unmerging: every page \
              is being taken out again, which costs memory and faults.",
         )
-        .ask_if(
-            Expect::Never(NO_KSM_STATE),
+        .ask(
             "{{instance}}",
-            of(&upcoming::KSM_RUN).value().max_by(&["instance"]),
+            of(&table::KSM_RUN).value().max_by(&["instance"]),
         )
         .names(&[("0", "stopped", "yellow"), ("1", "merging", "green"), ("2", "UNMERGING", "red")])
         .limits(Limits::Good(1.0))
-        .or_say("KSM is not in this kernel"),
+        .or_say(NO_KSM_STATE),
         Panel::new(
             Kind::Stat,
             "Full scans",
@@ -158,8 +161,8 @@ fn ksm() -> Vec<Panel> {
              started is the first that can merge it. Bad: none in an hour, or one each few seconds: then raise \
              sleep_millisecs.",
         )
-        .ask_if(Expect::Never(NO_KSM_STATE), "scans", of(&upcoming::KSM_FULL_SCANS).increase(RANGE).sum())
-        .or_say("KSM is not in this kernel"),
+        .ask( "scans", of(&table::KSM_FULL_SCANS).increase(RANGE).sum())
+        .or_say(NO_KSM_STATE),
         Panel::new(
             Kind::Stat,
             "change_pte without effect",
@@ -200,12 +203,12 @@ fn ksm() -> Vec<Panel> {
             "sharing: pages saved. Good: far more than shared. Bad: many unshared, which are scanned again and again \
              for nothing, or many volatile, which change too fast to be merged.",
         )
-        .ask_if(Expect::Never(NO_KSM_STATE), "sharing", of(&upcoming::KSM_PAGES_SHARING).value().sum())
-        .ask_if(Expect::Never(NO_KSM_STATE), "shared", of(&upcoming::KSM_PAGES_SHARED).value().sum())
-        .ask_if(Expect::Never(NO_KSM_STATE), "unshared", of(&upcoming::KSM_PAGES_UNSHARED).value().sum())
-        .ask_if(Expect::Never(NO_KSM_STATE), "volatile", of(&upcoming::KSM_PAGES_VOLATILE).value().sum())
+        .ask( "sharing", of(&table::KSM_PAGES_SHARING).value().sum())
+        .ask( "shared", of(&table::KSM_PAGES_SHARED).value().sum())
+        .ask( "unshared", of(&table::KSM_PAGES_UNSHARED).value().sum())
+        .ask( "volatile", of(&table::KSM_PAGES_VOLATILE).value().sum())
         .size(8, 8)
-        .or_say("KSM is not in this kernel"),
+        .or_say(NO_KSM_STATE),
     ]
 }
 
@@ -245,7 +248,7 @@ fn vms() -> Vec<Panel> {
         .ask_if(Expect::Direct, "", noop_share(RANGE, VM))
         .ask("", grown(&table::KSM_MERGES))
         .ask("", grown(&table::KSM_COW_BREAKS))
-        .ask_if(Expect::Never(NO_KSM_STATE), "", vm(&upcoming::KSM_MERGING_PAGES).value().sum_by(VM))
+        .ask( "", vm(&table::KSM_MERGING_PAGES).value().sum_by(VM))
         .columns(&[
             Column::label("domain", "VM", 200),
             Column::label("instance", "Host", 180),

@@ -10,7 +10,6 @@ mod own;
 mod panel;
 mod promql;
 mod rules;
-mod upcoming;
 mod vm;
 
 use std::{

@@ -7,7 +7,6 @@ use super::{
     figures::NO_KSM_STATE,
     panel::{Column, Expect, Kind, Limits, Panel},
     promql::{Expr, HOST, RANGE, RATE, Selector},
-    upcoming,
 };
 
 /// What a replay cannot have.
@@ -46,12 +45,14 @@ fn health() -> Vec<Panel> {
         .limits(Limits::Good(1.0))
         .or_say("no job of this name is scraped"),
         Panel::new(
-            Kind::Names,
+            Kind::Table,
             "Version",
             "none",
             "The running version. Bad: different ones on hosts that are compared.",
         )
-        .ask("{{version}}", of(&table::BUILD_INFO).value().max_by(&["version"]))
+        .ask("", of(&table::BUILD_INFO).value())
+        .columns(&[Column::label("instance", "Host", 0), Column::label("version", "Version", 0)])
+        .size(4, 4)
         .or_say("no mmu-trace daemon is scraped"),
         Panel::new(
             Kind::Stat,
@@ -127,7 +128,7 @@ fn cost() -> Vec<Panel> {
         .ask_if(
             Expect::Never("only with kernel.bpf_stats_enabled"),
             "{{program}}",
-            of(&upcoming::BPF_RUN_SECONDS).rate(RATE).sum_by(&["program"]).above(0.0),
+            of(&table::BPF_RUN_SECONDS).rate(RATE).sum_by(&["program"]).above(0.0),
         )
         .size(8, 7)
         .or_say("unknown: sysctl kernel.bpf_stats_enabled=1 makes the kernel measure it"),
@@ -141,7 +142,7 @@ fn cost() -> Vec<Panel> {
         .ask_if(
             Expect::Never("only with kernel.bpf_stats_enabled"),
             "{{program}}",
-            of(&upcoming::BPF_RUNS).rate(RATE).sum_by(&["program"]).above(0.0),
+            of(&table::BPF_RUNS).rate(RATE).sum_by(&["program"]).above(0.0),
         )
         .size(8, 7)
         .or_say("unknown: sysctl kernel.bpf_stats_enabled=1 makes the kernel count it"),
@@ -179,7 +180,7 @@ fn losses() -> Vec<Panel> {
     let grown = |series: &table::Series, by| of(series).increase(RANGE).sum_by(by);
     vec![
         Panel::new(
-            Kind::Stat,
+            Kind::Bars,
             "Returns missed, by hook",
             "short",
             "Returns that no probe saw, in the time shown. Good: 0. Bad: any that keeps growing, mostly with kprobes: \
@@ -187,10 +188,11 @@ fn losses() -> Vec<Panel> {
         )
         .ask("{{hook}}", grown(&table::MISSED_RETURNS, &["hook"]))
         .limits(Limits::Bad(1.0))
-        .size(8, 5)
+        .whole()
+        .size(8, 7)
         .or_say("no mmu-trace daemon is scraped"),
         Panel::new(
-            Kind::Stat,
+            Kind::Bars,
             "Maps full",
             "short",
             "Entries that found a map full, pages evicted, and events that a recording lost, in the time shown. Good: \
@@ -200,17 +202,19 @@ fn losses() -> Vec<Panel> {
         .ask("pages evicted", grown(&table::EVICTED_PAGES, &[]))
         .ask("events of a recording, {{stage}}", grown(&table::LOST_EVENTS, &["stage"]))
         .limits(Limits::Bad(1.0))
-        .size(8, 5)
+        .whole()
+        .size(8, 7)
         .or_say("no mmu-trace daemon is scraped"),
         Panel::new(
-            Kind::Stat,
+            Kind::Bars,
             "Not followed, by kind",
             "short",
             "What the kernel side could not follow, in the time shown. Good: 0; before_start and abandoned_bracket are \
              no loss. Bad: orphan_bracket, unbracketed, nested_too_deep or unknown_caller that grow.",
         )
         .ask("{{gap}}", grown(&table::DATA_GAPS, &["gap"]))
-        .size(8, 5)
+        .whole()
+        .size(8, 7)
         .or_say("no mmu-trace daemon is scraped"),
         Panel::new(
             Kind::Lines,
@@ -219,9 +223,7 @@ fn losses() -> Vec<Panel> {
             "Good: none. Bad: a steady rate: the figures are too low by it. Kernels that do not count them (kprobes \
              before 6.7) show none either.",
         )
-        .ask_if(
-            Expect::Maybe,
-            "{{hook}}",
+        .ask("{{hook}}",
             of(&table::PROBE_MISSES).rate(RATE).sum_by(&["hook"]),
         )
         .size(24, 5)
@@ -272,10 +274,10 @@ fn sight() -> Vec<Panel> {
              the scan rate. Bad: thousands of pages every few milliseconds on a busy host; merging across nodes on a \
              NUMA host, which makes guests read remote memory.",
         )
-        .ask_if(Expect::Never(NO_KSM_STATE), "", of(&upcoming::KSM_PAGES_TO_SCAN).value())
-        .ask_if(Expect::Never(NO_KSM_STATE), "", of(&upcoming::KSM_SLEEP).value())
-        .ask_if(Expect::Never(NO_KSM_STATE), "", of(&upcoming::KSM_MERGE_ACROSS_NODES).value())
-        .ask_if(Expect::Never(NO_KSM_STATE), "", of(&upcoming::KSM_GENERAL_PROFIT).value())
+        .ask( "", of(&table::KSM_PAGES_TO_SCAN).value())
+        .ask( "", of(&table::KSM_SLEEP).value())
+        .ask( "", of(&table::KSM_MERGE_ACROSS_NODES).value())
+        .ask( "", of(&table::KSM_GENERAL_PROFIT).value())
         .columns(&[
             Column::label("instance", "Host", 0),
             Column::value("Value #A", "Pages to scan", "short"),
@@ -284,6 +286,6 @@ fn sight() -> Vec<Panel> {
             Column::value("Value #D", "Profit", "bytes"),
         ])
         .size(24, 4)
-        .or_say("KSM is not in this kernel"),
+        .or_say(NO_KSM_STATE),
     ]
 }

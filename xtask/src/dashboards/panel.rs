@@ -9,6 +9,9 @@ pub(super) fn datasource() -> Value {
     json!({"type": "prometheus", "uid": "${datasource}"})
 }
 
+/// The colour of what is not known.
+const ABSENT: &str = "#808080";
+
 /// In which captures a query must find something; `cargo xtask dashboards --live` holds it to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expect {
@@ -16,8 +19,8 @@ pub(super) enum Expect {
     Always,
     /// In those of kernels with `change_pte`, and in no other.
     Direct,
-    /// In some: it depends on the run, because it says what went wrong there.
-    Maybe,
+    /// In those of kernels without it, because only such recent ones have it.
+    Recent,
     /// In none, for the reason given.
     Never(&'static str),
 }
@@ -38,8 +41,8 @@ pub(super) struct Target {
 pub(super) enum Kind {
     /// Large values.
     Stat,
-    /// Large texts: the legend of each sample.
-    Names,
+    /// Values beside their names, with bars.
+    Bars,
     /// Lines over time.
     Lines,
     /// Areas over time, one on the other: parts of a whole.
@@ -122,6 +125,8 @@ pub(super) struct Panel {
     pub(super) link: Option<&'static str>,
     /// Whether values below 0 mean something.
     pub(super) is_signed: bool,
+    /// Digits behind the point; Grafana chooses without.
+    decimals: Option<u32>,
 }
 
 impl Panel {
@@ -133,7 +138,8 @@ impl Panel {
         description: &'static str,
     ) -> Self {
         let (width, height) = match kind {
-            Kind::Stat | Kind::Names => (4, 4),
+            Kind::Stat => (4, 4),
+            Kind::Bars => (8, 6),
             Kind::Lines | Kind::Stack => (12, 8),
             Kind::Table => (24, 8),
         };
@@ -151,6 +157,7 @@ impl Panel {
             columns: Vec::new(),
             link: None,
             is_signed: false,
+            decimals: None,
         }
     }
 
@@ -201,6 +208,12 @@ impl Panel {
         self
     }
 
+    /// With counts, which `increase()` makes fractions of.
+    pub(super) fn whole(mut self) -> Self {
+        self.decimals = Some(0);
+        self
+    }
+
     /// With a page that a click on a VM's name opens.
     pub(super) fn link(mut self, url: &'static str) -> Self {
         self.link = Some(url);
@@ -228,7 +241,8 @@ impl Panel {
 
     const fn type_name(&self) -> &'static str {
         match self.kind {
-            Kind::Stat | Kind::Names => "stat",
+            Kind::Stat => "stat",
+            Kind::Bars => "bargauge",
             Kind::Lines | Kind::Stack => "timeseries",
             Kind::Table => "table",
         }
@@ -261,6 +275,7 @@ impl Panel {
             "noValue": self.no_value,
             "thresholds": self.limits.json(),
             "mappings": self.mappings(),
+            "decimals": self.decimals,
             "min": if self.kind == Kind::Table || self.is_signed { Value::Null } else { json!(0) },
         });
         if matches!(self.kind, Kind::Lines | Kind::Stack) {
@@ -288,14 +303,18 @@ impl Panel {
     }
 
     fn mappings(&self) -> Value {
+        // Absent is neither good nor bad.
+        let absent = json!({"type": "special", "options": {
+            "match": "null+nan", "result": {"color": ABSENT, "index": self.names.len()},
+        }});
         if self.names.is_empty() {
-            return json!([]);
+            return json!([absent]);
         }
         let option = |(index, (value, text, color)): (usize, &(&str, &str, &str))| {
             ((*value).to_owned(), json!({"text": text, "color": color, "index": index}))
         };
         let options: serde_json::Map<String, Value> = self.names.iter().enumerate().map(option).collect();
-        json!([{"type": "value", "options": options}])
+        json!([{"type": "value", "options": options}, absent])
     }
 
     fn overrides(&self) -> Vec<Value> {
@@ -304,10 +323,20 @@ impl Panel {
 
     fn options(&self) -> Value {
         match self.kind {
-            Kind::Stat | Kind::Names => json!({
+            Kind::Stat => json!({
                 "colorMode": if matches!(self.limits, Limits::None) { "none" } else { "background" },
                 "graphMode": "none",
-                "textMode": if self.kind == Kind::Names { "name" } else { "auto" },
+                "textMode": "auto",
+                "text": {"titleSize": 12, "valueSize": 22},
+                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
+            }),
+            Kind::Bars => json!({
+                "orientation": "horizontal",
+                "displayMode": "basic",
+                "namePlacement": "left",
+                "valueMode": "text",
+                "showUnfilled": true,
+                "text": {"titleSize": 12, "valueSize": 14},
                 "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
             }),
             Kind::Lines | Kind::Stack => json!({

@@ -168,6 +168,11 @@ impl Expr {
         self.paired("or", other)
     }
 
+    /// The larger one; `other` where only that exists.
+    pub(super) fn larger_of(self, other: Self) -> Self {
+        self.paired(">", other.clone()).or(other)
+    }
+
     fn paired(self, operator: &str, other: Self) -> Self {
         assert_eq!(self.labels, other.labels, "{} {operator} {}", self.text, other.text);
         self.binary(operator, &other.operand())

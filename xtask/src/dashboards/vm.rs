@@ -4,15 +4,11 @@ use mmu_trace::metrics::table;
 
 use super::{
     dashboard::{Dashboard, Row, Scope},
-    figures::{self, NO_KSM_STATE, PAGE_BYTES},
+    figures::{self, PAGE_BYTES},
     host::COST,
     panel::{Column, Expect, Kind, Limits, Panel},
     promql::{Expr, RANGE, RATE, Selector},
-    upcoming,
 };
-
-/// Why a capture has no histograms of a VM.
-const NO_VM_HISTOGRAMS: &str = "only with --vm-histograms";
 
 /// The dashboard.
 pub(super) fn dashboard() -> Dashboard {
@@ -72,12 +68,11 @@ fn summary() -> Vec<Panel> {
             "Memory of the VMM that shares a KSM page now. Good: much, if the cost is green. Bad: little, while the \
              cost is yellow or red: keep KSM away from this VM.",
         )
-        .ask_if(
-            Expect::Never(NO_KSM_STATE),
+        .ask(
             "shared",
-            of(&upcoming::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES),
+            of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES),
         )
-        .or_say("unknown before Linux 5.19"),
+        .or_say("not known: a replay, or Linux before 5.19"),
         Panel::new(
             Kind::Table,
             "Who it is",
@@ -144,12 +139,11 @@ fn refaults() -> Vec<Panel> {
              always there; quantiles need a daemon with --vm-histograms.",
         )
         .ask("mean", per_refault(&table::REFAULT_SECONDS_TOTAL, &table::REFAULTS))
-        .ask_if(Expect::Never(NO_VM_HISTOGRAMS), "p50", quantile(&upcoming::VM_REFAULT_SECONDS, 0.5))
-        .ask_if(Expect::Never(NO_VM_HISTOGRAMS), "p99", quantile(&upcoming::VM_REFAULT_SECONDS, 0.99))
-        .ask_if(
-            Expect::Never(NO_VM_HISTOGRAMS),
+        .ask( "p50", quantile(&table::VM_REFAULT_SECONDS, 0.5))
+        .ask( "p99", quantile(&table::VM_REFAULT_SECONDS, 0.99))
+        .ask(
             "p99 of all faults",
-            quantile(&upcoming::VM_PAGE_FAULT_SECONDS, 0.99),
+            quantile(&table::VM_PAGE_FAULT_SECONDS, 0.99),
         )
         .size(12, 7)
         .or_say("no refaults"),
@@ -162,15 +156,13 @@ fn refaults() -> Vec<Panel> {
              --vm-histograms.",
         )
         .ask("p50 of the host", host_delay(0.5))
-        .ask_if(
-            Expect::Never(NO_VM_HISTOGRAMS),
+        .ask(
             "p50 of this VM",
-            quantile(&upcoming::VM_REFAULT_DELAY_SECONDS, 0.5),
+            quantile(&table::VM_REFAULT_DELAY_SECONDS, 0.5),
         )
-        .ask_if(
-            Expect::Never(NO_VM_HISTOGRAMS),
+        .ask(
             "p99 of this VM",
-            quantile(&upcoming::VM_REFAULT_DELAY_SECONDS, 0.99),
+            quantile(&table::VM_REFAULT_DELAY_SECONDS, 0.99),
         )
         .size(12, 7)
         .or_say("no refaults"),
@@ -242,14 +234,13 @@ fn ksm() -> Vec<Panel> {
             "Profit is what sharing saves less KSM's own records. Good: profit near what is shared. Bad: profit below 0: \
              KSM spends more on this VM than it saves.",
         )
-        .ask_if(
-            Expect::Never(NO_KSM_STATE),
+        .ask(
             "shared",
-            of(&upcoming::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES),
+            of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES),
         )
-        .ask_if(Expect::Never(NO_KSM_STATE), "profit", of(&upcoming::KSM_PROFIT).value().sum())
+        .ask_if(Expect::Recent, "profit", of(&table::KSM_PROFIT).value().sum())
         .signed()
-        .or_say("unknown before Linux 5.19, profit before 6.4"),
+        .or_say("not known: a replay, or Linux before 5.19 (profit: 6.4)"),
     ]
 }
 

@@ -44,9 +44,6 @@ const ASK_AFTER: Duration = Duration::from_secs(36);
 /// The time that the questions are about; in its first seconds Prometheus was starting.
 const SHOWN: Duration = Duration::from_secs(28);
 
-/// Recorded series that captures cannot give, and why.
-const NOT_RECORDED: &[(&str, &str)] = &[("mmu_trace:host_ksm_saved_bytes:product", figures::NO_KSM_STATE)];
-
 /// Alerts that captures cannot raise, and why.
 const NOT_WATCHED: &[(&str, &str)] = &[("MmuTraceUntraced", "a replay attaches nothing")];
 
@@ -159,7 +156,7 @@ impl Asker<'_> {
         let (is_expected, why) = match target.expect {
             Expect::Always => (true, "data in every capture"),
             Expect::Direct => (self.replay.is_direct, "data with change_pte alone"),
-            Expect::Maybe => (is_found, ""),
+            Expect::Recent => (!self.replay.is_direct, "data on the recent kernel alone"),
             Expect::Never(reason) => (false, reason),
         };
         let found = if is_found { "data" } else { "nothing" };
@@ -170,7 +167,7 @@ impl Asker<'_> {
     fn rules(&self, findings: &mut Findings) -> Result<()> {
         for rule in rules::recording::ALL {
             let is_found = self.finds_own(&rule.selector().value())?;
-            findings.add(self.listed(rule.name, is_found, NOT_RECORDED));
+            findings.add(self.listed(rule.name, is_found, &[]));
         }
         for alert in rules::alerts() {
             let is_found = self.finds_own(&alert.watched)?;

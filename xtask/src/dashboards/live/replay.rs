@@ -46,7 +46,7 @@ impl Replay {
         let mut child = Command::new(program)
             .arg("replay")
             .arg(path)
-            .args(["--listen", "127.0.0.1:0", "--speed", &speed.to_string()])
+            .args(["--vm-histograms", "--listen", "127.0.0.1:0", "--speed", &speed.to_string()])
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
