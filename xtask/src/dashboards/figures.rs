@@ -35,7 +35,8 @@ pub(super) const KSM_CAUSES: &str = "ksm_.*|cow_.*";
 pub(super) fn losses(scope: Scope, window: &str) -> Expr {
     let grown = |selector: Selector| selector.increase(window).sum_by(HOST);
     let gaps = scope.of(&table::DATA_GAPS).unlike("gap", HARMLESS_GAPS);
-    // The kernel counts a miss when it happens, we when the task comes back: the same misses, never their sum.
+    // The kernel counts a miss when it happens, we when the task comes back: the same misses, so the larger
+    // figure, never the sum.
     let missed = grown(scope.of(&table::PROBE_MISSES)).larger_of(grown(scope.of(&table::MISSED_RETURNS)));
     missed
         .plus(grown(scope.of(&table::MAP_FULL)))

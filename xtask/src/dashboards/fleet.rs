@@ -31,14 +31,20 @@ fn of(recorded: &Recorded) -> Selector {
 
 fn totals() -> Vec<Panel> {
     vec![
-        Panel::new(Kind::Stat, "VMs", "none", "Running VMs on all hosts. Bad: fewer than the hypervisors say.")
-            .ask("VMs", of(&recorded::HOST_VMS).value().sum())
-            .or_say(NO_RULES),
+        Panel::new(
+            Kind::Stat,
+            "VMs",
+            "none",
+            "Running VMs on all hosts. Bad: fewer than the hypervisors say.",
+        )
+        .ask("VMs", of(&recorded::HOST_VMS).value().sum())
+        .or_say(NO_RULES),
         Panel::new(
             Kind::Stat,
             "Hooks missing",
             "none",
-            "Needed hooks that are not attached, on all hosts. Good: 0. Bad: any: the figures of that host are too low.",
+            "Needed hooks that are not attached, on all hosts. Good: 0. Bad: any: the figures of that host \
+             are too low.",
         )
         .ask("hooks", of(&recorded::HOST_MISSING_HOOKS).value().sum())
         .limits(Limits::Bad(1.0))
@@ -58,13 +64,14 @@ fn totals() -> Vec<Panel> {
             "bytes",
             "Memory that KSM saves on all hosts. Good: much for what the guests pay beside it. Bad: little.",
         )
-        .ask( "saved", of(&recorded::HOST_KSM_SAVED_BYTES).value().sum())
+        .ask("saved", of(&recorded::HOST_KSM_SAVED_BYTES).value().sum())
         .or_say("not known: no KSM on these hosts, or recording.yml is not loaded"),
         Panel::new(
             Kind::Stat,
             "Guests pay",
             "percentunit",
-            "vCPU time in refaults that KSM is behind, in vCPUs (100 % is one). Good: far below 1 % for each GiB saved.",
+            "vCPU time in refaults that KSM is behind, in vCPUs (100 % is one). Good: far below 1 % for each \
+             GiB saved.",
         )
         .ask("vCPUs", of(&recorded::HOST_KSM_REFAULT_SECONDS).value().sum())
         .or_say(NO_RULES),
@@ -72,7 +79,8 @@ fn totals() -> Vec<Panel> {
             Kind::Stat,
             "All refaults",
             "percentunit",
-            "vCPU time in refaults of any cause, in vCPUs. Bad: far above what KSM is behind: the hosts move memory.",
+            "vCPU time in refaults of any cause, in vCPUs. Bad: far above what KSM is behind: the hosts move \
+             memory.",
         )
         .ask("vCPUs", of(&recorded::HOST_REFAULT_SECONDS).value().sum())
         .or_say(NO_RULES),
@@ -85,7 +93,8 @@ fn hosts() -> Vec<Panel> {
             Kind::Lines,
             "vCPU time in refaults, the ten worst hosts",
             "percentunit",
-            "Good: level and low. Bad: one host that leaves the others behind: look at its VMs and at its KSM.",
+            "Good: level and low. Bad: one host that leaves the others behind: look at its VMs and at its \
+             KSM.",
         )
         .ask("{{instance}}", of(&recorded::HOST_REFAULT_SECONDS).value().top(10))
         .or_say(NO_RULES),
@@ -93,10 +102,11 @@ fn hosts() -> Vec<Panel> {
             Kind::Table,
             "Hosts",
             "none",
-            "The most expensive host first. Bad: hooks missing or losses above 0, or a high cost with little saved.",
+            "The most expensive host first. Bad: hooks missing or losses above 0, or a high cost with little \
+             saved.",
         )
         .ask("", of(&recorded::HOST_REFAULT_SECONDS).value())
-        .ask( "", of(&recorded::HOST_KSM_SAVED_BYTES).value())
+        .ask("", of(&recorded::HOST_KSM_SAVED_BYTES).value())
         .ask("", of(&recorded::HOST_VMS).value())
         .ask("", of(&recorded::HOST_MISSING_HOOKS).value())
         .ask("", of(&recorded::HOST_LOSSES).value())
@@ -129,7 +139,8 @@ fn vms() -> Vec<Panel> {
             Kind::Table,
             "The twenty worst VMs",
             "none",
-            "A click on a name opens the VM. Bad: a cost of 1 % and more, or breaks near merges: keep KSM away from it.",
+            "A click on a name opens the VM. Bad: a cost of 1 % and more, or breaks near merges: keep KSM \
+             away from it.",
         )
         .ask("", of(&recorded::VM_REFAULT_SECONDS).value().top(20))
         .ask("", of(&recorded::VM_REFAULTS).value())

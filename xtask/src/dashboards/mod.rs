@@ -94,7 +94,24 @@ mod tests {
 
     use serde_json::Value;
 
+    use mmu_trace::metrics::table::ALL;
+
     use super::{dashboard::COLUMNS, *};
+
+    /// Series that no dashboard and no rule shows, and why.
+    const NOT_SHOWN: &[(&str, &str)] = &[
+        (
+            "mmu_trace_change_pte_seconds_total",
+            "time of a call that does nothing is of no use to an operator",
+        ),
+        ("mmu_trace_invalidations_total", "those that zap are shown; the others cost the guest nothing"),
+        ("mmu_trace_page_faults_started_total", "proves that none of the finished ones is missing"),
+        (
+            "mmu_trace_permission_faults_total",
+            "faults on mappings that are there: no teardown is behind them",
+        ),
+        ("mmu_trace_page_fault_seconds", "that of each VM is shown, and the refaults of the host"),
+    ];
 
     fn number(value: &Value) -> u64 {
         value.as_u64().unwrap()
@@ -129,6 +146,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn every_series_is_shown_or_has_a_reason_not_to_be() {
+        let files = files().unwrap();
+        for series in ALL {
+            let words = |name: &str| files.iter().any(|(_, text)| has_word(text, name));
+            let is_shown = words(series.name) || words(&format!("{}_bucket", series.name));
+            let reason = NOT_SHOWN.iter().find(|(name, _)| *name == series.name);
+            assert_ne!(is_shown, reason.is_some(), "{}: {reason:?}", series.name);
+        }
+        let is_series = |name: &str| ALL.iter().any(|series| series.name == name);
+        assert!(NOT_SHOWN.iter().all(|(name, _)| is_series(name)));
+    }
+
+    fn has_word(text: &str, word: &str) -> bool {
+        let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        text.split(word).skip(1).any(is_end)
     }
 
     /// The names in `{{label}}` of a legend.

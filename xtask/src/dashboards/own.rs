@@ -37,8 +37,8 @@ fn health() -> Vec<Panel> {
             Kind::Stat,
             "Up",
             "none",
-            "Whether Prometheus reaches the daemon. Good: up. Bad: DOWN: the service has ended, or its counters cannot \
-             be read.",
+            "Whether Prometheus reaches the daemon. Good: up. Bad: DOWN: the service has ended, or its \
+             counters cannot be read.",
         )
         .ask("{{instance}}", Scope::Host.narrow(Selector::named("up", &[])).value())
         .names(&[("1", "up", "green"), ("0", "DOWN", "red")])
@@ -58,8 +58,8 @@ fn health() -> Vec<Panel> {
             Kind::Stat,
             "Errors",
             "short",
-            "Scrapes without counters in the time shown, and text files not written. Good: 0. Bad: any; the daemon's \
-             log says why.",
+            "Scrapes without counters in the time shown, and text files not written. Good: 0. Bad: any; the \
+             daemon's log says why.",
         )
         .ask("scrapes", of(&table::SCRAPE_ERRORS).increase(RANGE).sum())
         .ask_if(
@@ -73,8 +73,8 @@ fn health() -> Vec<Panel> {
             Kind::Stat,
             "Running for",
             "s",
-            "Time since the daemon started. Bad: minutes, again and again: something restarts it, and its counters begin \
-             at 0 each time.",
+            "Time since the daemon started. Bad: minutes, again and again: something restarts it, and its \
+             counters begin at 0 each time.",
         )
         .ask("{{instance}}", age())
         .or_say("the figures come from a text file: node_exporter has its own"),
@@ -82,8 +82,8 @@ fn health() -> Vec<Panel> {
             Kind::Stat,
             "Attachments",
             "none",
-            "How often tracing began. Good: 1. More: KVM was reloaded or let go that often, and the counters began at 0 \
-             each time.",
+            "How often tracing began. Good: 1. More: KVM was reloaded or let go that often, and the counters \
+             began at 0 each time.",
         )
         .ask_if(Expect::Never(NO_ATTACHMENT), "{{instance}}", of(&table::ATTACHMENTS).value().max_by(HOST))
         .limits(Limits::Above(2.0, 10.0))
@@ -92,8 +92,8 @@ fn health() -> Vec<Panel> {
             Kind::Stat,
             "kvm held",
             "none",
-            "Whether the module kvm cannot be unloaded because of the daemon. Neither is bad; kill -USR1 makes it let \
-             go before an update of KVM.",
+            "Whether the module kvm cannot be unloaded because of the daemon. Neither is bad; kill -USR1 \
+             makes it let go before an update of KVM.",
         )
         .ask_if(Expect::Never(NO_ATTACHMENT), "{{instance}}", of(&table::KVM_HELD).value().max_by(HOST))
         .names(&[("1", "held", "blue"), ("0", "free", "green")])
@@ -112,8 +112,8 @@ fn cost() -> Vec<Panel> {
             Kind::Lines,
             "CPU of the daemon",
             "percentunit",
-            "100 % is one CPU. Good: below 1 %. Bad: above 5 %: scrape less often. The probes' time is not in it: it is \
-             spent in the tasks that hit them.",
+            "100 % is one CPU. Good: below 1 %. Bad: above 5 %: scrape less often. The probes' time is not \
+             in it: it is spent in the tasks that hit them.",
         )
         .ask("{{instance}}", of(&table::PROCESS_CPU).rate(RATE).sum_by(&["instance"]))
         .size(8, 7)
@@ -122,8 +122,9 @@ fn cost() -> Vec<Panel> {
             Kind::Lines,
             "CPU of the probes",
             "percentunit",
-            "Time inside our BPF programs on all CPUs, by program. Good: below 1 % of a CPU. Bad: above 5 %; the hits \
-             per second say whether a hook is hot. Measuring it costs too: switch kernel.bpf_stats_enabled off again.",
+            "Time inside our BPF programs on all CPUs, by program. Good: below 1 % of a CPU. Bad: above 5 %; \
+             the hits per second say whether a hook is hot. Measuring it costs too: switch \
+             kernel.bpf_stats_enabled off again.",
         )
         .ask_if(
             Expect::Never("only with kernel.bpf_stats_enabled"),
@@ -136,8 +137,8 @@ fn cost() -> Vec<Panel> {
             Kind::Lines,
             "Hits of the probes",
             "ops",
-            "How often each program ran. Good: no more than the faults and invalidations on the host dashboard. Bad: one \
-             that runs a million times a second.",
+            "How often each program ran. Good: no more than the faults and invalidations on the host \
+             dashboard. Bad: one that runs a million times a second.",
         )
         .ask_if(
             Expect::Never("only with kernel.bpf_stats_enabled"),
@@ -183,8 +184,8 @@ fn losses() -> Vec<Panel> {
             Kind::Bars,
             "Returns missed, by hook",
             "short",
-            "Returns that no probe saw, in the time shown. Good: 0. Bad: any that keeps growing, mostly with kprobes: \
-             their kretprobes are limited; fentry has no such limit.",
+            "Returns that no probe saw, in the time shown. Good: 0. Bad: any that keeps growing, mostly with \
+             kprobes: their kretprobes are limited; fentry has no such limit.",
         )
         .ask("{{hook}}", grown(&table::MISSED_RETURNS, &["hook"]))
         .limits(Limits::Bad(1.0))
@@ -195,8 +196,8 @@ fn losses() -> Vec<Panel> {
             Kind::Bars,
             "Maps full",
             "short",
-            "Entries that found a map full, pages evicted, and events that a recording lost, in the time shown. Good: \
-             0. Bad: vms: raise --max-vms; the others: the figures are too low.",
+            "Entries that found a map full, pages evicted, and events that a recording lost, in the time \
+             shown. Good: 0. Bad: vms: raise --max-vms; the others: the figures are too low.",
         )
         .ask("{{map}}", grown(&table::MAP_FULL, &["map"]))
         .ask("pages evicted", grown(&table::EVICTED_PAGES, &[]))
@@ -209,8 +210,9 @@ fn losses() -> Vec<Panel> {
             Kind::Bars,
             "Not followed, by kind",
             "short",
-            "What the kernel side could not follow, in the time shown. Good: 0; before_start and abandoned_bracket are \
-             no loss. Bad: orphan_bracket, unbracketed, nested_too_deep or unknown_caller that grow.",
+            "What the kernel side could not follow, in the time shown. Good: 0; before_start and \
+             abandoned_bracket are no loss. Bad: orphan_bracket, unbracketed, nested_too_deep or \
+             unknown_caller that grow.",
         )
         .ask("{{gap}}", grown(&table::DATA_GAPS, &["gap"]))
         .whole()
@@ -220,12 +222,10 @@ fn losses() -> Vec<Panel> {
             Kind::Lines,
             "Hits that the kernel dropped, by hook",
             "ops",
-            "Good: none. Bad: a steady rate: the figures are too low by it. Kernels that do not count them (kprobes \
-             before 6.7) show none either.",
+            "Good: none. Bad: a steady rate: the figures are too low by it. Kernels that do not count them \
+             (kprobes before 6.7) show none either.",
         )
-        .ask("{{hook}}",
-            of(&table::PROBE_MISSES).rate(RATE).sum_by(&["hook"]),
-        )
+        .ask("{{hook}}", of(&table::PROBE_MISSES).rate(RATE).sum_by(&["hook"]))
         .size(24, 5)
         .or_say("none, or this kernel does not count them"),
     ]
@@ -237,8 +237,8 @@ fn sight() -> Vec<Panel> {
             Kind::Table,
             "Sources",
             "none",
-            "What is known on this kernel. Good: 1. A 0 has its reason beside it, and the series of that source are \
-             absent; of change_pte it is normal from Linux 6.10 on.",
+            "What is known on this kernel. Good: 1. A 0 has its reason beside it, and the series of that \
+             source are absent; of change_pte it is normal from Linux 6.10 on.",
         )
         .ask("", of(&table::SOURCE_AVAILABLE).value())
         .columns(&[
@@ -253,8 +253,9 @@ fn sight() -> Vec<Panel> {
             Kind::Table,
             "Hooks",
             "none",
-            "How each hook is attached. Good: 1 for those that this kernel has, best by fentry. A 0 of change_pte, \
-             kvm_change_pte and kvm_set_spte is normal from Linux 6.10 on; for others ask mmu-trace doctor.",
+            "How each hook is attached. Good: 1 for those that this kernel has, best by fentry. A 0 of \
+             change_pte, kvm_change_pte and kvm_set_spte is normal from Linux 6.10 on; for others ask \
+             mmu-trace doctor.",
         )
         .ask("", of(&table::PROBE_ATTACHED).value())
         .columns(&[
@@ -270,14 +271,14 @@ fn sight() -> Vec<Panel> {
             Kind::Table,
             "Settings of KSM",
             "none",
-            "How hard ksmd works: pages between two sleeps, and the sleep. 4 KiB pages times pages to scan by sleep is \
-             the scan rate. Bad: thousands of pages every few milliseconds on a busy host; merging across nodes on a \
-             NUMA host, which makes guests read remote memory.",
+            "How hard ksmd works: pages between two sleeps, and the sleep. 4 KiB pages times pages to scan \
+             by sleep is the scan rate. Bad: thousands of pages every few milliseconds on a busy host; \
+             merging across nodes on a NUMA host, which makes guests read remote memory.",
         )
-        .ask( "", of(&table::KSM_PAGES_TO_SCAN).value())
-        .ask( "", of(&table::KSM_SLEEP).value())
-        .ask( "", of(&table::KSM_MERGE_ACROSS_NODES).value())
-        .ask( "", of(&table::KSM_GENERAL_PROFIT).value())
+        .ask("", of(&table::KSM_PAGES_TO_SCAN).value())
+        .ask("", of(&table::KSM_SLEEP).value())
+        .ask("", of(&table::KSM_MERGE_ACROSS_NODES).value())
+        .ask_if(Expect::Recent, "", of(&table::KSM_GENERAL_PROFIT).value())
         .columns(&[
             Column::label("instance", "Host", 0),
             Column::value("Value #A", "Pages to scan", "short"),

@@ -376,7 +376,9 @@ impl Panel {
 
 impl Column {
     fn overrides(&self, link: Option<&str>) -> Value {
-        let mut properties = vec![json!({"id": "unit", "value": self.unit})];
+        // The panel's own text would stand in every empty cell.
+        let mut properties =
+            vec![json!({"id": "unit", "value": self.unit}), json!({"id": "noValue", "value": "-"})];
         if !matches!(self.limits, Limits::None) {
             properties.push(json!({"id": "thresholds", "value": self.limits.json()}));
             let cell = json!({"type": "color-background", "mode": "basic"});

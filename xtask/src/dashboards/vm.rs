@@ -46,8 +46,9 @@ fn summary() -> Vec<Panel> {
             Kind::Stat,
             "Avoidable",
             "percentunit",
-            "The share of refaults that a change_pte that works would have saved. High: the guest reads pages that KSM \
-             has just merged. Low: it writes to them, or the host does something else to them.",
+            "The share of refaults that a change_pte that works would have saved. High: the guest reads \
+             pages that KSM has just merged. Low: it writes to them, or the host does something else to \
+             them.",
         )
         .ask("of refaults", figures::share(grown(&table::AVOIDABLE_REFAULTS), grown(&table::REFAULTS)))
         .or_say("no refaults"),
@@ -55,8 +56,8 @@ fn summary() -> Vec<Panel> {
             Kind::Stat,
             "Breaks per merge",
             "percentunit",
-            "Copies on write of its KSM pages for each merge. Good: below 20 %. Bad: near 100 %: sharing this VM's \
-             memory is work for nothing.",
+            "Copies on write of its KSM pages for each merge. Good: below 20 %. Bad: near 100 %: sharing \
+             this VM's memory is work for nothing.",
         )
         .ask("breaks / merges", figures::share(grown(&table::KSM_COW_BREAKS), grown(&table::KSM_MERGES)))
         .limits(Limits::Above(0.2, 0.5))
@@ -65,20 +66,17 @@ fn summary() -> Vec<Panel> {
             Kind::Stat,
             "Shared with KSM",
             "bytes",
-            "Memory of the VMM that shares a KSM page now. Good: much, if the cost is green. Bad: little, while the \
-             cost is yellow or red: keep KSM away from this VM.",
+            "Memory of the VMM that shares a KSM page now. Good: much, if the cost is green. Bad: little, \
+             while the cost is yellow or red: keep KSM away from this VM.",
         )
-        .ask(
-            "shared",
-            of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES),
-        )
+        .ask("shared", of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES))
         .or_say("not known: a replay, or Linux before 5.19"),
         Panel::new(
             Kind::Table,
             "Who it is",
             "none",
-            "The VM's process. Bad: more than one VM in a process where they should be told apart: they share all \
-             figures.",
+            "The VM's process. Bad: more than one VM in a process where they should be told apart: they \
+             share all figures.",
         )
         .ask("", of(&table::VM_INFO).value())
         .ask("", of(&table::VMS_IN_PROCESS).value())
@@ -103,8 +101,9 @@ fn refaults() -> Vec<Panel> {
             Kind::Stack,
             "Refaults by cause",
             "ops",
-            "Faults on pages that were torn down before, by what did it. Good: few. Bad: a steady rate: the cause says \
-             whose (ksm_*, cow_*: KSM; numa_balancing, migrate, thp_*: the host's memory management).",
+            "Faults on pages that were torn down before, by what did it. Good: few. Bad: a steady rate: the \
+             cause says whose (ksm_*, cow_*: KSM; numa_balancing, migrate, thp_*: the host's memory \
+             management).",
         )
         .ask("{{cause}}", of(&table::REFAULTS).rate(RATE).sum_by(&["cause"]).above(0.0))
         .size(8, 8)
@@ -113,8 +112,8 @@ fn refaults() -> Vec<Panel> {
             Kind::Lines,
             "vCPU time in faults",
             "percentunit",
-            "100 % is one whole vCPU. Good: refaults below 1 %. Bad: refaults above 2 %, or most of all faults. The \
-             avoidable part is what a change_pte that works would give back.",
+            "100 % is one whole vCPU. Good: refaults below 1 %. Bad: refaults above 2 %, or most of all \
+             faults. The avoidable part is what a change_pte that works would give back.",
         )
         .ask("all faults", of(&table::PAGE_FAULT_SECONDS_TOTAL).rate(RATE).sum())
         .ask("refaults", of(&table::REFAULT_SECONDS_TOTAL).rate(RATE).sum())
@@ -125,8 +124,8 @@ fn refaults() -> Vec<Panel> {
             Kind::Stack,
             "Faults by result",
             "ops",
-            "Good: nearly all fixed, and few once the guest has touched its memory. Bad: many retry, which means that \
-             faults meet running invalidations and must be taken again.",
+            "Good: nearly all fixed, and few once the guest has touched its memory. Bad: many retry, which \
+             means that faults meet running invalidations and must be taken again.",
         )
         .ask("{{result}}", of(&table::PAGE_FAULTS).rate(RATE).sum_by(&["result"]).above(0.0))
         .size(8, 8)
@@ -135,35 +134,27 @@ fn refaults() -> Vec<Panel> {
             Kind::Lines,
             "Duration of one refault",
             "s",
-            "Good: microseconds. Bad: a p99 in the milliseconds: faults wait for a lock or for memory. The mean is \
-             always there; quantiles need a daemon with --vm-histograms.",
+            "Good: microseconds. Bad: a p99 in the milliseconds: faults wait for a lock or for memory. The \
+             mean is always there; the VM's quantiles need a daemon with --vm-histograms.",
         )
         .ask("mean", per_refault(&table::REFAULT_SECONDS_TOTAL, &table::REFAULTS))
-        .ask( "p50", quantile(&table::VM_REFAULT_SECONDS, 0.5))
-        .ask( "p99", quantile(&table::VM_REFAULT_SECONDS, 0.99))
-        .ask(
-            "p99 of all faults",
-            quantile(&table::VM_PAGE_FAULT_SECONDS, 0.99),
-        )
+        .ask("p99 of the host", host_quantile(&table::REFAULT_SECONDS, 0.99))
+        .ask("p50", quantile(&table::VM_REFAULT_SECONDS, 0.5))
+        .ask("p99", quantile(&table::VM_REFAULT_SECONDS, 0.99))
+        .ask("p99 of all faults", quantile(&table::VM_PAGE_FAULT_SECONDS, 0.99))
         .size(12, 7)
         .or_say("no refaults"),
         Panel::new(
             Kind::Lines,
             "Delay from the teardown to the refault",
             "s",
-            "How soon the guest wants back what was taken. Good: minutes, the page was idle. Bad: milliseconds: pages \
-             are merged or moved while in use. The host's figure covers all its VMs; the VM's own needs a daemon with \
-             --vm-histograms.",
+            "How soon the guest wants back what was taken. Good: minutes, the page was idle. Bad: \
+             milliseconds: pages are merged or moved while in use. The host's figure covers all its VMs; the \
+             VM's own needs a daemon with --vm-histograms.",
         )
-        .ask("p50 of the host", host_delay(0.5))
-        .ask(
-            "p50 of this VM",
-            quantile(&table::VM_REFAULT_DELAY_SECONDS, 0.5),
-        )
-        .ask(
-            "p99 of this VM",
-            quantile(&table::VM_REFAULT_DELAY_SECONDS, 0.99),
-        )
+        .ask("p50 of the host", host_quantile(&table::REFAULT_DELAY_SECONDS, 0.5))
+        .ask("p50 of this VM", quantile(&table::VM_REFAULT_DELAY_SECONDS, 0.5))
+        .ask("p99 of this VM", quantile(&table::VM_REFAULT_DELAY_SECONDS, 0.99))
         .size(12, 7)
         .or_say("no refaults"),
     ]
@@ -173,8 +164,8 @@ fn quantile(series: &table::Series, q: f64) -> Expr {
     Scope::Vm.buckets(series).rate(RATE).sum_by(&["le"]).quantile(q)
 }
 
-fn host_delay(q: f64) -> Expr {
-    Scope::Host.buckets(&table::REFAULT_DELAY_SECONDS).rate(RATE).sum_by(&["le"]).quantile(q)
+fn host_quantile(series: &table::Series, q: f64) -> Expr {
+    Scope::Host.buckets(series).rate(RATE).sum_by(&["le"]).quantile(q)
 }
 
 fn invalidations() -> Vec<Panel> {
@@ -184,8 +175,8 @@ fn invalidations() -> Vec<Panel> {
             Kind::Stack,
             "Zapping invalidations, by cause and initiator",
             "ops",
-            "Invalidations that took mappings from this guest. Good: few, from causes that somebody wants. Bad: a \
-             steady rate, above all by ksmd, khugepaged, kcompactd, or numa_balancing.",
+            "Invalidations that took mappings from this guest. Good: few, from causes that somebody wants. \
+             Bad: a steady rate, above all by ksmd, khugepaged, kcompactd, or numa_balancing.",
         )
         .ask("{{cause}} by {{initiator}}", rate(&table::INVALIDATIONS_ZAPPED, &["cause", "initiator"]))
         .size(8, 8)
@@ -194,8 +185,9 @@ fn invalidations() -> Vec<Panel> {
             Kind::Lines,
             "Pages invalidated, by cause",
             "ops",
-            "4 KiB pages covered by invalidations, zapping or not. Good: as few as brackets. Bad: far more: large \
-             ranges (fork, protect, discard, numa_balancing) after which the guest faults its memory in again.",
+            "4 KiB pages covered by invalidations, zapping or not. Good: as few as brackets. Bad: far more: \
+             large ranges (fork, protect, discard, numa_balancing) after which the guest faults its memory \
+             in again.",
         )
         .ask("{{cause}}", rate(&table::INVALIDATED_PAGES, &["cause"]))
         .size(8, 8)
@@ -204,8 +196,8 @@ fn invalidations() -> Vec<Panel> {
             Kind::Lines,
             "Time inside invalidations, by cause",
             "percentunit",
-            "While an invalidation is open, faults on its range retry. Good: below 1 %. Bad: near 100 %: some range is \
-             always being invalidated.",
+            "While an invalidation is open, faults on its range retry. Good: below 1 %. Bad: near 100 %: \
+             some range is always being invalidated.",
         )
         .ask("{{cause}}", rate(&table::INVALIDATION_SECONDS, &["cause"]))
         .size(8, 8)
@@ -219,8 +211,8 @@ fn ksm() -> Vec<Panel> {
             Kind::Lines,
             "Merges and breaks",
             "ops",
-            "Good: merges after the VM has started, then little. Bad: breaks as high as merges all the time, or failed \
-             attempts: each cost the guest a mapping for nothing.",
+            "Good: merges after the VM has started, then little. Bad: breaks as high as merges all the time, \
+             or failed attempts: each cost the guest a mapping for nothing.",
         )
         .ask("merges", of(&table::KSM_MERGES).rate(RATE).sum())
         .ask("breaks (copy on write)", of(&table::KSM_COW_BREAKS).rate(RATE).sum())
@@ -231,13 +223,10 @@ fn ksm() -> Vec<Panel> {
             Kind::Lines,
             "Memory shared, and KSM's profit",
             "bytes",
-            "Profit is what sharing saves less KSM's own records. Good: profit near what is shared. Bad: profit below 0: \
-             KSM spends more on this VM than it saves.",
+            "Profit is what sharing saves less KSM's own records. Good: profit near what is shared. Bad: \
+             profit below 0: KSM spends more on this VM than it saves.",
         )
-        .ask(
-            "shared",
-            of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES),
-        )
+        .ask("shared", of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES))
         .ask_if(Expect::Recent, "profit", of(&table::KSM_PROFIT).value().sum())
         .signed()
         .or_say("not known: a replay, or Linux before 5.19 (profit: 6.4)"),
@@ -251,8 +240,8 @@ fn change_pte() -> Vec<Panel> {
             Kind::Stack,
             "Calls by outcome",
             "ops",
-            "What change_pte came to. On x86-64 every call for guest memory is a noop_*: the mapping was gone already. \
-             On arm64 up to 6.9 effective_*: KVM changed it. Neither is a fault of this host.",
+            "What change_pte came to. On x86-64 every call for guest memory is a noop_*: the mapping was \
+             gone already. On arm64 up to 6.9 effective_*: KVM changed it. Neither is a fault of this host.",
         )
         .ask_if(Expect::Direct, "{{reason}}", calls(&table::CHANGE_PTE_NOOP, &["reason"]))
         .ask_if(
@@ -275,8 +264,8 @@ fn change_pte() -> Vec<Panel> {
             Kind::Stack,
             "Calls there would be, by cause",
             "ops",
-            "Invalidations in which kernels up to 6.9 call change_pte; on these kernels it agrees with the calls. Bad: \
-             the same as of the calls.",
+            "Invalidations in which kernels up to 6.9 call change_pte; on these kernels it agrees with the \
+             calls. Bad: the same as of the calls.",
         )
         .ask("{{cause}}", calls(&table::WOULD_BE_CHANGE_PTE, &["cause"]))
         .size(8, 8)

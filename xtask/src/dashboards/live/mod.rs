@@ -116,13 +116,10 @@ fn ask(server: &Prometheus, replays: &[Replay]) -> Result<Findings> {
 
 /// The VM that a person would open.
 fn busiest_vm(server: &Prometheus, replay: &Replay, now: f64) -> Result<String> {
-    let query = format!(
-        "topk(1, sum by (domain) (max_over_time(mmu_trace_refaults_total{{instance=\"{}\",domain!~\"{}\"}}[{}s])))",
-        replay.name,
-        figures::NO_VM,
-        SHOWN.as_secs()
-    );
-    let found = server.labels(&query, now, "domain")?;
+    let refaults = Selector::of(&table::REFAULTS).is("instance", &replay.name);
+    let window = format!("{}s", SHOWN.as_secs());
+    let busiest = refaults.unlike("domain", figures::NO_VM).increase(&window).sum_by(&["domain"]).top(1);
+    let found = server.labels(busiest.text(), now, "domain")?;
     found.into_iter().next().with_context(|| format!("{}: no VM at the end", replay.name))
 }
 

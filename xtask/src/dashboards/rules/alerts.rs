@@ -82,8 +82,8 @@ fn down() -> Alert {
         pending: "5m",
         severity: Severity::Warning,
         summary: "mmu-trace is not scraped",
-        description: "No figures from {{ with $labels.instance }}{{ . }}{{ else }}any host{{ end }}: the daemon has \
-                      ended, or its counters cannot be read.",
+        description: "No figures from {{ with $labels.instance }}{{ . }}{{ else }}any host{{ end }}: the \
+                      daemon has ended, or its counters cannot be read.",
     }
 }
 
@@ -124,8 +124,8 @@ fn data_incomplete() -> Alert {
         pending: "30m",
         severity: Severity::Info,
         summary: "mmu-trace on {{ $labels.instance }} keeps losing data",
-        description: "{{ $value | humanize }} returns, entries or pages were lost in 15 minutes: the figures are too \
-                      low.",
+        description: "{{ $value | humanize }} returns, entries or pages were lost in 15 minutes: the \
+                      figures are too low.",
     }
 }
 
@@ -138,8 +138,8 @@ fn untraced() -> Alert {
         pending: "10m",
         severity: Severity::Info,
         summary: "mmu-trace on {{ $labels.instance }} traces nothing",
-        description: "Nothing was traced for {{ $value | humanizePercentage }} of the last 10 minutes: KVM is not loaded \
-                      again, or the daemon was told to let go.",
+        description: "Nothing was traced for {{ $value | humanizePercentage }} of the last 10 minutes: KVM \
+                      is not loaded again, or the daemon was told to let go.",
     }
 }
 
@@ -152,7 +152,8 @@ fn vm_refault_cost() -> Alert {
         pending: "15m",
         severity: Severity::Warning,
         summary: "VM {{ $labels.domain }} on {{ $labels.instance }} spends much time in refaults",
-        description: "{{ $value | humanizePercentage }} of a vCPU goes into faults on pages that the host had torn down.",
+        description: "{{ $value | humanizePercentage }} of a vCPU goes into faults on pages that the host \
+                      had torn down.",
     }
 }
 
@@ -166,9 +167,10 @@ fn ksm_churn() -> Alert {
         expr: churn.above(0.5).where_also(breaks().above(10.0)),
         pending: "30m",
         severity: Severity::Warning,
-        summary: "KSM merges pages of VM {{ $labels.domain }} on {{ $labels.instance }} that are soon written to",
-        description: "{{ $value | humanizePercentage }} as many copies on write as merges over 30 minutes, more than 10 \
-                      a second: work for nothing.",
+        summary: "KSM merges pages of VM {{ $labels.domain }} on {{ $labels.instance }} that are soon \
+                  written to",
+        description: "{{ $value | humanizePercentage }} as many copies on write as merges over 30 minutes, \
+                      more than 10 a second: work for nothing.",
     }
 }
 
@@ -216,7 +218,7 @@ fn fault_retries() -> Alert {
         pending: "15m",
         severity: Severity::Warning,
         summary: "Faults of VM {{ $labels.domain }} on {{ $labels.instance }} must often be taken again",
-        description: "{{ $value | humanizePercentage }} of its faults are retried, more than 100 a second: they meet \
-                      running invalidations.",
+        description: "{{ $value | humanizePercentage }} of its faults are retried, more than 100 a second: \
+                      they meet running invalidations.",
     }
 }
