@@ -1,5 +1,7 @@
 //! `cargo xtask dashboards`: writes Grafana's dashboards, the recording rules and the alerts from the
-//! metric table, or proves that the committed ones are what it gives.
+//! metric table, or proves that the committed ones are what it gives, that the alerts fire when they
+//! should (promtool), and that each has its runbook. With `--live` every query is asked of a real
+//! Prometheus ([`live`]).
 
 mod dashboard;
 mod figures;
@@ -10,6 +12,7 @@ mod own;
 mod panel;
 mod promql;
 mod rules;
+mod runbooks;
 mod vm;
 
 use std::{
@@ -47,7 +50,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.live {
         return live::run(args.prometheus.as_deref(), args.captures.as_deref());
     }
-    let dir = tools::repository()?.join(DIR);
+    let repository = tools::repository()?;
+    let dir = repository.join(DIR);
     for (name, content) in files()? {
         let path = dir.join(&name);
         if args.check {
@@ -56,6 +60,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
             println!("{DIR}/{}", name.display());
         }
+    }
+    if args.check {
+        runbooks::check(&repository)?;
+        rules::promtool::check(&dir.join("rules"))?;
     }
     Ok(())
 }

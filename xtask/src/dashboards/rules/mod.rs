@@ -1,6 +1,7 @@
 //! Recording rules and alerts as Prometheus reads them.
 
 mod alerts;
+pub(super) mod promtool;
 pub(super) mod recording;
 
 use std::fmt::Write;
