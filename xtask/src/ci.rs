@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{docs, ebpf, lab, prometheus, tools};
+use crate::{dashboards, docs, ebpf, lab, prometheus, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,11 +44,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         });
     }
     count.step("cargo xtask docs --check", || docs::run(&docs::Args { check: true }));
+    count.step("cargo xtask dashboards --check", || dashboards::run(&dashboards::Args::check()));
     count.step("cargo xtask ebpf --check", || ebpf::run(&ebpf::Args { check: true }));
     if !args.no_lab {
         count.step("cargo xtask prometheus", || prometheus::run(&prometheus::Args::for_ci()));
         for (arguments, lab) in lab::Args::for_ci() {
             count.lab(arguments, &lab);
+        }
+        if tools::find("prometheus").is_some() || is_prometheus_required() {
+            count.step("cargo xtask dashboards --live", || dashboards::run(&dashboards::Args::live()));
         }
     }
     println!("\nci: {} passed, {} failed", count.passed, count.failed);
@@ -58,12 +62,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+fn is_prometheus_required() -> bool {
+    std::env::var_os(PROMETHEUS_TESTS).is_some_and(|value| value == "required")
+}
+
 /// Says what cargo does not: it shows nothing of tests that pass.
 fn warn_of_skipped_tests() {
     let missing: Vec<&str> =
         ["promtool", "prometheus"].into_iter().filter(|name| tools::find(name).is_none()).collect();
-    let is_required = std::env::var_os(PROMETHEUS_TESTS).is_some_and(|value| value == "required");
-    if !missing.is_empty() && !is_required {
+    if !missing.is_empty() && !is_prometheus_required() {
         let missing = missing.join(" and ");
         println!("{missing} not installed (Debian: prometheus): the tests that need it are skipped");
     }

@@ -275,10 +275,10 @@ fn sight() -> Vec<Panel> {
              by sleep is the scan rate. Bad: thousands of pages every few milliseconds on a busy host; \
              merging across nodes on a NUMA host, which makes guests read remote memory.",
         )
-        .ask("", of(&table::KSM_PAGES_TO_SCAN).value())
-        .ask("", of(&table::KSM_SLEEP).value())
-        .ask("", of(&table::KSM_MERGE_ACROSS_NODES).value())
-        .ask_if(Expect::Recent, "", of(&table::KSM_GENERAL_PROFIT).value())
+        .ask("", of(&table::KSM_PAGES_TO_SCAN).value().max_by(HOST))
+        .ask("", of(&table::KSM_SLEEP).value().max_by(HOST))
+        .ask("", of(&table::KSM_MERGE_ACROSS_NODES).value().max_by(HOST))
+        .ask_if(Expect::Recent, "", of(&table::KSM_GENERAL_PROFIT).value().max_by(HOST))
         .columns(&[
             Column::label("instance", "Host", 0),
             Column::value("Value #A", "Pages to scan", "short"),

@@ -7,7 +7,7 @@ use super::{
     figures::{self, PAGE_BYTES},
     host::COST,
     panel::{Column, Expect, Kind, Limits, Panel},
-    promql::{Expr, RANGE, RATE, Selector},
+    promql::{Expr, RANGE, RATE, Selector, VM},
 };
 
 /// The dashboard.
@@ -78,8 +78,8 @@ fn summary() -> Vec<Panel> {
             "The VM's process. Bad: more than one VM in a process where they should be told apart: they \
              share all figures.",
         )
-        .ask("", of(&table::VM_INFO).value())
-        .ask("", of(&table::VMS_IN_PROCESS).value())
+        .ask("", of(&table::VM_INFO).value().max_by(&["job", "instance", "domain", "uuid", "pid", "vmm"]))
+        .ask("", of(&table::VMS_IN_PROCESS).value().max_by(VM))
         .columns(&[
             Column::label("pid", "PID", 80),
             Column::label("vmm", "VMM", 100),

@@ -56,3 +56,23 @@ fn entry(kind: &str, name: &str, expr: &str) -> String {
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
+        const CASES: &str = include_str!("../../../../dashboards/rules/tests/alerts.yml");
+        for alert in alerts() {
+            let silent = format!("alertname: {}, exp_alerts: []}}", alert.name);
+            let firing = format!("alertname: {}\n        exp_alerts:\n", alert.name);
+            assert!(CASES.contains(&silent) && CASES.contains(&firing), "{}", alert.name);
+        }
+    }
+
+    #[test]
+    fn a_quote_is_doubled() {
+        assert_eq!(quoted("KSM's"), "'KSM''s'");
+    }
+}
