@@ -160,7 +160,7 @@ fn vms() -> Vec<Panel> {
     ]
 }
 
-/// The twenty VMs that pay most. Summed, so that no name of a series keeps the columns from joining.
+/// The twenty VMs that pay most. Aggregated, so that no name of a series keeps the columns from joining.
 fn worst() -> Expr {
     of(&recorded::VM_REFAULT_SECONDS).value().max_by(VM).top(20)
 }
