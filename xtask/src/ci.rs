@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{dashboards, docs, ebpf, lab, prometheus, tools};
+use crate::{browser, dashboards, docs, ebpf, lab, prometheus, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if tools::find("prometheus").is_some() || is_prometheus_required() {
             count.step("cargo xtask dashboards --live", || dashboards::run(&dashboards::Args::live()));
         }
+        count.browser();
     }
     println!("\nci: {} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 {
@@ -98,6 +99,23 @@ impl Count {
             }
             Err(error) => {
                 self.result(&title, start, false);
+                println!("{error:#}");
+            }
+        }
+    }
+
+    /// Looks at the pages with the captures that the lab has just made.
+    fn browser(&mut self) {
+        let title = "cargo xtask browser";
+        let start = heading(title);
+        match browser::run_and_tally() {
+            Ok(tally) => {
+                self.result(title, start, tally.failed == 0);
+                self.passed += tally.passed;
+                self.failed += tally.failed;
+            }
+            Err(error) => {
+                self.result(title, start, false);
                 println!("{error:#}");
             }
         }

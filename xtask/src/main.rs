@@ -1,5 +1,6 @@
 //! Build, lab and check tasks: `cargo xtask <task>`.
 
+mod browser;
 mod ci;
 mod dashboards;
 mod docs;
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Look at the dashboards, the HTML report, the landing page and top, in Chromium and a terminal.
+    Browser(browser::Args),
     /// Run every test there is, the lab included.
     Ci(ci::Args),
     /// Write the dashboards, rules and alerts, or check the committed ones.
@@ -42,6 +45,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
+        Task::Browser(args) => browser::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Dashboards(args) => dashboards::run(&args),
         Task::Docs(args) => docs::run(&args),
