@@ -13,6 +13,7 @@ pub(super) fn landing(snapshot: &Snapshot, server: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <link rel=\"icon\" href=\"data:,\">\
          <title>mmu-trace on {server}</title><style>\n{STYLE}</style></head><body>\n\
          <h1>mmu-trace {version}</h1>\n\
          <nav><a href=\"/metrics\">/metrics</a> <a href=\"/healthz\">/healthz</a></nav>\n{facts}\n\

@@ -59,6 +59,8 @@ function foreign(requests: string[], url: string): string[] {
 }
 
 async function tooWide(page: Page): Promise<string[]> {
-  const [width, place] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth] as const);
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  // Of the device: a page that is not made for phones is laid out as if they were wider.
+  const place = page.viewportSize()?.width ?? 0;
   return width > place ? [`is ${width} pixels wide in a window of ${place}`] : [];
 }
