@@ -74,6 +74,7 @@ struct Order {
     tmux: PathBuf,
     captures: Vec<Capture>,
     dashboards: Vec<PathBuf>,
+    rules: Vec<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -139,6 +140,7 @@ fn order(out: &Path) -> Result<Order> {
         tmux: program("tmux")?,
         captures: captures()?,
         dashboards: dashboards()?,
+        rules: rules()?,
     })
 }
 
@@ -176,6 +178,12 @@ fn dashboards() -> Result<Vec<PathBuf>> {
     dashboards.sort();
     ensure!(!dashboards.is_empty(), "{} holds no dashboard", dir.display());
     Ok(dashboards)
+}
+
+/// The recording rules that dashboards draw from.
+fn rules() -> Result<Vec<PathBuf>> {
+    let recording = tools::repository()?.join("dashboards/rules/recording.yml");
+    Ok(if recording.is_file() { vec![recording] } else { Vec::new() })
 }
 
 /// Runs the looking program; its last line is the tally, the others are for people.

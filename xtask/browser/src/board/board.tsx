@@ -15,6 +15,8 @@ export interface Loaded {
   panel: Panel;
   frames: DataFrame[];
   error?: string;
+  // Why there are no frames.
+  silence?: string;
 }
 
 export interface BoardProps {

@@ -24,6 +24,8 @@ export interface Source {
   // The seconds between two scrapes.
   scrape: number;
   values: Values;
+  // Of all series.
+  names: string[];
 }
 
 // Some stand there under two names.

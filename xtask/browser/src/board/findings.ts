@@ -6,49 +6,60 @@ import type { Panel } from './dashboard';
 export interface Finding {
   panel: string;
   wrong: string[];
+  // What is not wrong, yet to be known.
+  notes: string[];
 }
 
 // A figure that no unit was applied to: 1e-05, 0.30000000000000004, NaN.
 const RAW = /\d[eE][-+]\d|\d\.\d{7,}|\bNaN\b|Infinity|undefined/;
+// Pixels; what is smaller cannot be read.
+const SMALLEST_TEXT = 8;
 
 export function inspect(panels: Loaded[]): Finding[] {
-  return panels
-    .filter(({ panel }) => panel.type !== 'row')
-    .map(({ panel, frames }) => {
-      const section = document.querySelector<HTMLElement>(`[data-panel="${panel.id}"]`);
-      const wrong = section ? [...look(panel, section), ...empty(panel, frames.length)] : ['is not on the page'];
-      return { panel: panel.title, wrong };
-    });
+  return panels.filter(({ panel }) => panel.type !== 'row').map(inspectPanel);
 }
 
-function look(panel: Panel, section: HTMLElement): string[] {
-  const errors = [...section.querySelectorAll('[role=alert]')].map((alert) => alert.textContent ?? '');
-  if (errors.length > 0) {
-    return errors;
+function inspectPanel({ panel, frames, silence }: Loaded): Finding {
+  const section = document.querySelector<HTMLElement>(`[data-panel="${panel.id}"]`);
+  if (!section) {
+    return { panel: panel.title, wrong: ['is not on the page'], notes: [] };
   }
+  if (section.querySelector('[role=alert]')) {
+    return { panel: panel.title, wrong: [section.innerText], notes: [] };
+  }
+  const wrong = frames.length > 0 ? drawn(panel, section) : silent(panel, silence);
+  const note = `says "${panel.fieldConfig?.defaults.noValue}": ${silence}`;
+  return { panel: panel.title, wrong, notes: [...(frames.length > 0 ? [] : [note]), ...small(section)] };
+}
+
+function silent(panel: Panel, silence: string | undefined): string[] {
+  const hasText = Boolean(panel.fieldConfig?.defaults.noValue);
+  return [
+    ...(hasText ? [] : ['has no data, and no text for that (noValue)']),
+    ...(silence ? [] : ['has no data, although Prometheus has all the series that it asks for']),
+  ];
+}
+
+function drawn(panel: Panel, section: HTMLElement): string[] {
   const raw = RAW.exec(section.innerText);
   return [
     ...(raw ? [`shows a raw figure: ${raw[0]}`] : []),
     ...(overflows(section) ? ['is larger than its place'] : []),
-    ...(isEmpty(section) ? [] : (LOOKS[panel.type]?.(section) ?? [])),
+    ...(LOOKS[panel.type]?.(section) ?? []),
   ];
 }
 
 const LOOKS: Record<string, (section: HTMLElement) => string[]> = {
   bargauge: cutOff,
   stat: cutOff,
-  table: (section) => (section.querySelector('[role=gridcell]') ? [] : ['has no cell']),
+  table: cells,
   timeseries: lines,
 };
 
-// No series, although the panel does not say what that means.
-function empty(panel: Panel, series: number): string[] {
-  const { noValue } = panel.fieldConfig?.defaults ?? {};
-  return series > 0 || noValue ? [] : ['has no data, and no text for that (noValue)'];
-}
-
-function isEmpty(section: HTMLElement): boolean {
-  return section.querySelector('.no-data') !== null;
+function cells(section: HTMLElement): string[] {
+  const cells = [...section.querySelectorAll<HTMLElement>('[role=gridcell]')];
+  const visible = cells.filter((cell) => cell.checkVisibility({ contentVisibilityAuto: true }) && cell.innerText.trim());
+  return visible.length > 0 ? [] : ['shows no cell'];
 }
 
 // A plot without lines has one colour but for its grid, which is grey; lines are colourful.
@@ -70,10 +81,27 @@ function lines(section: HTMLElement): string[] {
 
 // Values and names that do not fit. Those that end in an ellipsis count too.
 function cutOff(section: HTMLElement): string[] {
-  return [...section.querySelectorAll<HTMLElement>('span, div')]
-    .filter((element) => element.childElementCount === 0 && element.innerText)
+  const texts = leaves(section);
+  if (texts.length === 0) {
+    return ['shows no text'];
+  }
+  return texts
     .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0)
     .map((element) => `is cut off: ${element.innerText}`);
+}
+
+function small(section: HTMLElement): string[] {
+  const sizes = leaves(section).map((element) => parseFloat(getComputedStyle(element).fontSize));
+  const smallest = Math.min(...sizes);
+  return smallest < SMALLEST_TEXT ? [`has text of ${smallest.toFixed(1)} pixels`] : [];
+}
+
+// The elements below the title that hold nothing but text.
+function leaves(section: HTMLElement): HTMLElement[] {
+  const header = '[data-testid="header-container"]';
+  return [...section.querySelectorAll<HTMLElement>('span, div')].filter(
+    (element) => element.childElementCount === 0 && element.innerText && !element.closest(header),
+  );
 }
 
 function overflows(section: HTMLElement): boolean {

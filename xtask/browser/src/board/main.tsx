@@ -12,6 +12,7 @@ import { type Dashboard, type Panel, unfolded } from './dashboard';
 import { load, type Source } from './data';
 import { type Finding, inspect } from './findings';
 import { Prometheus, type Window } from './prometheus';
+import { reason } from './silence';
 import { resolve } from './variables';
 
 export interface Order {
@@ -23,7 +24,9 @@ export interface Order {
   width: number;
 }
 
-async function draw(order: Order): Promise<Finding[]> {
+// Draws, and says what came of it as soon as the window is as high as the page: Chromium leaves out the
+// cells of tables outside of it.
+async function draw(order: Order): Promise<number> {
   await initPluginTranslations('mmu-trace');
   const theme = createTheme({ colors: { mode: order.mode } });
   const root = createRoot(document.body.appendChild(document.createElement('div')));
@@ -31,8 +34,9 @@ async function draw(order: Order): Promise<Finding[]> {
   await fonts();
   const prometheus = new Prometheus(order.prometheus);
   const values = await resolve(order.dashboard, prometheus, order.window);
-  const source = { prometheus, window: order.window, scrape: order.scrape, values };
-  const panels = await Promise.all(
+  const names = await prometheus.labelValues('__name__', undefined, order.window);
+  const source = { prometheus, window: order.window, scrape: order.scrape, values, names };
+  panels = await Promise.all(
     unfolded(order.dashboard.panels).map((panel) => loaded(panel, source, order.width, theme)),
   );
   root.render(
@@ -40,6 +44,13 @@ async function draw(order: Order): Promise<Finding[]> {
       <Board title={order.dashboard.title} panels={panels} window={order.window} theme={theme} width={order.width} />
     </Styled>,
   );
+  await settled();
+  return document.documentElement.scrollHeight;
+}
+
+let panels: Loaded[] = [];
+
+async function look(): Promise<Finding[]> {
   await settled();
   return inspect(panels);
 }
@@ -64,7 +75,9 @@ async function fonts() {
 
 async function loaded(panel: Panel, source: Source, width: number, theme: GrafanaTheme2): Promise<Loaded> {
   try {
-    return { panel, frames: await load(panel, source, rectangle(panel.gridPos, width).width, theme) };
+    const frames = await load(panel, source, rectangle(panel.gridPos, width).width, theme);
+    const filled = frames.filter(({ length }) => length > 0);
+    return { panel, frames: filled, silence: filled.length > 0 ? undefined : await reason(panel, source) };
   } catch (error) {
     return { panel, frames: [], error: String(error) };
   }
@@ -84,6 +97,8 @@ async function settled(quiet = 500) {
 declare global {
   interface Window {
     draw: typeof draw;
+    look: typeof look;
   }
 }
 globalThis.window.draw = draw;
+globalThis.window.look = look;

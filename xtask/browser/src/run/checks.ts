@@ -16,4 +16,11 @@ export class Checks {
       this.failed += 1;
     }
   }
+
+  // What may be as it is, yet should be known.
+  note(notes: string[]): void {
+    for (const one of notes) {
+      console.log(`          note: ${one}`);
+    }
+  }
 }

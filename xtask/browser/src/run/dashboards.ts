@@ -25,15 +25,18 @@ async function dashboard(browser: Browser, order: Order, live: Live, home: strin
   await visit(page, live.prometheus, home);
   const { prometheus, window } = live;
   const dashboard = JSON.parse(readFileSync(path, 'utf8'));
-  const findings = await page.evaluate((drawing: Drawing) => globalThis.window.draw(drawing), {
+  const height = await page.evaluate((drawing: Drawing) => globalThis.window.draw(drawing), {
     dashboard, prometheus, window, scrape: SCRAPE_SECONDS, mode, width: WIDTH,
   });
+  await page.setViewportSize({ width: WIDTH, height });
+  const findings = await page.evaluate(() => globalThis.window.look());
   const name = `${basename(path, '.json')}-${mode}`;
   await page.screenshot({ path: join(order.out, `${name}.png`), fullPage: true });
   await page.close();
-  const drawn = findings.filter(({ wrong }) => wrong.length === 0).length;
-  checks.add(`dashboard ${name}: ${drawn} of ${findings.length} panels drawn`, [
-    ...findings.flatMap(({ panel, wrong }) => wrong.map((one) => `${panel}: ${one}`)),
-    ...complaints,
-  ]);
+  const wrong = findings.flatMap(({ panel, wrong }) => wrong.map((one) => `${panel}: ${one}`));
+  checks.add(`dashboard ${name}: ${findings.length} panels`, [...wrong, ...complaints]);
+  // In both themes they are the same.
+  if (mode === 'dark') {
+    checks.note(findings.flatMap(({ panel, notes }) => notes.map((one) => `${panel} ${one}`)));
+  }
 }

@@ -1,9 +1,8 @@
 // A Prometheus that scrapes replays of captures, each as the host that it was recorded on.
 
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Prometheus, type Window } from '../board/prometheus';
 import type { Order } from './order';
 import { freePort, sleep, start, until } from './process';
@@ -40,7 +39,7 @@ async function startPrometheus(order: Order, targets: { name: string; address: s
   const home = mkdtempSync(join(tmpdir(), 'mmu-trace-browser-'));
   process.on('exit', () => rmSync(home, { recursive: true, force: true }));
   const config = join(home, 'prometheus.yml');
-  writeFileSync(config, configuration(targets));
+  writeFileSync(config, configuration(targets, order.rules));
   const args = [`--config.file=${config}`, `--storage.tsdb.path=${join(home, 'data')}`, `--web.listen-address=${address}`];
   start(order.prometheus, args, join(order.out, 'prometheus.log'));
   const url = `http://${address}`;
@@ -49,12 +48,13 @@ async function startPrometheus(order: Order, targets: { name: string; address: s
   return url;
 }
 
-function configuration(targets: { name: string; address: string }[]): string {
+function configuration(targets: { name: string; address: string }[], rules: string[]): string {
   const every = `${SCRAPE_SECONDS * 1000}ms`;
   const hosts = targets.map(({ name, address }) => ({ targets: [address], labels: { instance: name } }));
   // JSON is YAML.
   return JSON.stringify({
-    global: { scrape_interval: every, scrape_timeout: every },
+    global: { scrape_interval: every, scrape_timeout: every, evaluation_interval: every },
+    rule_files: rules,
     scrape_configs: [{ job_name: 'mmu-trace', static_configs: hosts }],
   });
 }

@@ -11,6 +11,8 @@ export interface Order {
   captures: Capture[];
   // Paths of dashboards.
   dashboards: string[];
+  // Paths of Prometheus' recording rules.
+  rules: string[];
 }
 
 export interface Capture {
