@@ -24,12 +24,14 @@ function inspectPanel({ panel, frames, silence }: Loaded): Finding {
   if (!section) {
     return { panel: panel.title, wrong: ['is not on the page'], notes: [] };
   }
-  if (section.querySelector('[role=alert]')) {
-    return { panel: panel.title, wrong: [section.innerText], notes: [] };
+  const alert = section.querySelector('[role=alert]');
+  if (alert) {
+    return { panel: panel.title, wrong: [alert.textContent ?? ''], notes: [] };
   }
   const wrong = frames.length > 0 ? drawn(panel, section) : silent(panel, silence);
-  const note = `says "${panel.fieldConfig?.defaults.noValue}": ${silence}`;
-  return { panel: panel.title, wrong, notes: [...(frames.length > 0 ? [] : [note]), ...small(section)] };
+  const { noValue } = panel.fieldConfig?.defaults ?? {};
+  const said = noValue && silence ? [`says "${noValue}": ${silence}`] : [];
+  return { panel: panel.title, wrong, notes: [...said, ...small(section), ...cutCells(section)] };
 }
 
 function silent(panel: Panel, silence: string | undefined): string[] {
@@ -45,21 +47,36 @@ function drawn(panel: Panel, section: HTMLElement): string[] {
   return [
     ...(raw ? [`shows a raw figure: ${raw[0]}`] : []),
     ...(overflows(section) ? ['is larger than its place'] : []),
-    ...(LOOKS[panel.type]?.(section) ?? []),
+    ...(LOOKS[panel.type]?.(section, panel) ?? []),
   ];
 }
 
-const LOOKS: Record<string, (section: HTMLElement) => string[]> = {
+const LOOKS: Record<string, (section: HTMLElement, panel: Panel) => string[]> = {
   bargauge: cutOff,
   stat: cutOff,
   table: cells,
   timeseries: lines,
 };
 
-function cells(section: HTMLElement): string[] {
+// Grafana writes the panel's text for no data into every empty cell: it has to fit there.
+function cells(section: HTMLElement, panel: Panel): string[] {
+  const texts = visibleCells(section).map((cell) => cell.innerText.trim());
+  const { noValue } = panel.fieldConfig?.defaults ?? {};
+  const isCut = visibleCells(section).some((cell) => cell.innerText.trim() === noValue && isCutOff(cell));
+  return [
+    ...(texts.some((text) => text) ? [] : ['shows no cell']),
+    ...(isCut ? [`has empty cells that say "${noValue}", cut off`] : []),
+  ];
+}
+
+function cutCells(section: HTMLElement): string[] {
+  const cut = visibleCells(section).filter(isCutOff).map((cell) => cell.innerText.trim());
+  return cut.length > 0 ? [`cuts ${cut.length} cells off: ${cut[0]}`] : [];
+}
+
+function visibleCells(section: HTMLElement): HTMLElement[] {
   const cells = [...section.querySelectorAll<HTMLElement>('[role=gridcell]')];
-  const visible = cells.filter((cell) => cell.checkVisibility({ contentVisibilityAuto: true }) && cell.innerText.trim());
-  return visible.length > 0 ? [] : ['shows no cell'];
+  return cells.filter((cell) => cell.checkVisibility({ contentVisibilityAuto: true }));
 }
 
 // A plot without lines has one colour but for its grid, which is grey; lines are colourful.
@@ -86,8 +103,14 @@ function cutOff(section: HTMLElement): string[] {
     return ['shows no text'];
   }
   return texts
-    .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0)
+    .filter(isCutOff)
     .map((element) => `is cut off: ${element.innerText}`);
+}
+
+function isCutOff(element: HTMLElement): boolean {
+  const text = document.createRange();
+  text.selectNodeContents(element);
+  return element.clientWidth > 0 && text.getBoundingClientRect().width > element.clientWidth + 1;
 }
 
 function small(section: HTMLElement): string[] {

@@ -31,10 +31,10 @@ export async function open(browser: Browser, options: BrowserContextOptions): Pr
   page.on('request', (request) => requests.push(request.url()));
   page.on('console', (message) => {
     if (['error', 'warning', 'assert'].includes(message.type())) {
-      complaints.push(`console ${message.type()}: ${message.text()}`);
+      complaints.push(`console ${message.type()}: ${firstLine(message.text())}`);
     }
   });
-  page.on('pageerror', (error) => complaints.push(`uncaught: ${error.message}`));
+  page.on('pageerror', (error) => complaints.push(`uncaught: ${firstLine(error.message)}`));
   page.on('requestfailed', (request) => complaints.push(`not loaded: ${request.url()}`));
   page.on('response', (response) => {
     if (response.status() >= 400) {
@@ -42,4 +42,8 @@ export async function open(browser: Browser, options: BrowserContextOptions): Pr
     }
   });
   return { page, complaints, requests };
+}
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0] ?? '';
 }

@@ -7,6 +7,9 @@ import { promisify } from 'node:util';
 
 const running = new Set<ChildProcess>();
 process.on('exit', () => running.forEach((child) => child.kill()));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => process.exit(130));
+}
 
 export const run = promisify(execFile);
 

@@ -1,6 +1,6 @@
 // `mmu-trace top` in a terminal of 80 columns, as text.
 
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Checks } from './checks';
 import type { Order } from './order';
@@ -20,7 +20,8 @@ export async function terminal(order: Order, checks: Checks): Promise<void> {
 // The screen after a few seconds of the capture.
 async function shown(order: Order, capture: string): Promise<string> {
   // A server of its own: whatever tmux runs on this machine is left alone.
-  const tmux = (...args: string[]) => run(order.tmux, ['-f', '/dev/null', '-S', join(order.out, 'tmux'), ...args]);
+  const socket = join(order.out, 'tmux');
+  const tmux = (...args: string[]) => run(order.tmux, ['-f', '/dev/null', '-S', socket, ...args]);
   const size = ['-x', String(COLUMNS), '-y', String(ROWS)];
   await tmux('new-session', '-d', ...size, order.mmuTrace, 'top', '--replay', capture);
   try {
@@ -28,6 +29,7 @@ async function shown(order: Order, capture: string): Promise<string> {
     return (await tmux('capture-pane', '-p')).stdout;
   } finally {
     await tmux('kill-server');
+    rmSync(socket, { force: true });
   }
 }
 
