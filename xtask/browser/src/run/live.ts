@@ -25,7 +25,7 @@ export async function play(order: Order): Promise<Live> {
   const prometheus = await startPrometheus(order, targets);
   const from = Date.now() / 1000;
   order.captures.forEach(({ name, path }, at) => {
-    const args = ['replay', path, '--speed', '1', '--listen', targets[at]!.address];
+    const args = ['replay', path, '--vm-histograms', '--speed', '1', '--listen', targets[at]!.address];
     start(order.mmuTrace, args, join(order.out, `replay-${name}.log`));
   });
   await sleep(PLAYED_SECONDS * 1000);
