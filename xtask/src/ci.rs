@@ -52,8 +52,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             count.lab(arguments, &lab);
         }
         if tools::find("prometheus").is_some() || is_prometheus_required() {
-            count.step("cargo xtask dashboards --live", || dashboards::run(&dashboards::Args::live()));
+            count.step("cargo xtask dashboards --live", || dashboards::run(&dashboards::Args::live(None)));
         }
+        count.step("cargo xtask dashboards --live, Prometheus 3", || {
+            let newest = prometheus::fetch()?.join("prometheus");
+            dashboards::run(&dashboards::Args::live(Some(newest)))
+        });
         count.browser();
     }
     println!("\nci: {} passed, {} failed", count.passed, count.failed);

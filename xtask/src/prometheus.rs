@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// The folder with the programs.
-fn fetch() -> Result<PathBuf> {
+pub(crate) fn fetch() -> Result<PathBuf> {
     let packages = Packages::new(&tools::target_dir()?.join("lab/cache"), Arch::OWN)?;
     let mut found = Vec::new();
     for name in PACKAGES {

@@ -97,6 +97,7 @@ fn hosts() -> Vec<Panel> {
              KSM.",
         )
         .ask("{{instance}}", of(&recorded::HOST_REFAULT_SECONDS).value().top(10))
+        .size(8, 8)
         .or_say(NO_RULES),
         Panel::new(
             Kind::Table,
@@ -112,13 +113,13 @@ fn hosts() -> Vec<Panel> {
         .ask("", of(&recorded::HOST_LOSSES).value().max_by(HOST))
         .columns(&[
             Column::label("instance", "Host", 0),
-            Column::value("Value #A", "Cost (vCPUs)", "percentunit"),
-            Column::value("Value #B", "KSM saves", "bytes"),
-            Column::value("Value #C", "VMs", "none"),
-            Column::value("Value #D", "Hooks missing", "none").limits(Limits::Bad(1.0)),
-            Column::value("Value #E", "Lost", "short").limits(Limits::Bad(1.0)),
+            Column::value("Value #A", "Cost (vCPUs)", "percentunit").wide(120),
+            Column::value("Value #B", "KSM saves", "bytes").wide(110),
+            Column::value("Value #C", "VMs", "none").wide(70),
+            Column::value("Value #D", "Hooks missing", "none").limits(Limits::Bad(1.0)).wide(120),
+            Column::value("Value #E", "Lost", "short").limits(Limits::Bad(1.0)).wide(80),
         ])
-        .size(12, 8)
+        .size(16, 8)
         .or_say(NO_RULES),
     ]
 }
@@ -133,7 +134,7 @@ fn vms() -> Vec<Panel> {
         )
         .ask("{{domain}} ({{instance}})", of(&recorded::VM_REFAULT_SECONDS).value().top(10))
         .limits(COST)
-        .size(12, 10)
+        .size(8, 10)
         .or_say(NO_RULES),
         Panel::new(
             Kind::Table,
@@ -149,13 +150,13 @@ fn vms() -> Vec<Panel> {
         .columns(&[
             Column::label("domain", "VM", 0),
             Column::label("instance", "Host", 150),
-            Column::value("Value #A", "Cost (of a vCPU)", "percentunit").limits(COST),
-            Column::value("Value #B", "Refaults", "ops"),
-            Column::value("Value #C", "Merges", "ops"),
-            Column::value("Value #D", "Breaks", "ops"),
+            Column::value("Value #A", "Cost (of a vCPU)", "percentunit").limits(COST).wide(140),
+            Column::value("Value #B", "Refaults", "ops").wide(110),
+            Column::value("Value #C", "Merges", "ops").wide(110),
+            Column::value("Value #D", "Breaks", "ops").wide(110),
         ])
         .link(TO_VM)
-        .size(12, 10)
+        .size(16, 10)
         .or_say(NO_RULES),
     ]
 }

@@ -47,6 +47,7 @@ fn data() -> Vec<Panel> {
         .ask("{{instance}}", figures::complete(Scope::Host, RANGE))
         .names(&[("1", "complete", "green"), ("0", "INCOMPLETE", "red")])
         .limits(Limits::Good(1.0))
+        .size(6, 5)
         .or_say("no mmu-trace daemon is scraped"),
         Panel::new(
             Kind::Stat,
@@ -57,6 +58,7 @@ fn data() -> Vec<Panel> {
         )
         .ask("{{instance}}", figures::missing_hooks(Scope::Host))
         .limits(Limits::Bad(1.0))
+        .size(4, 5)
         .or_say("no mmu-trace daemon is scraped"),
         Panel::new(
             Kind::Stat,
@@ -68,6 +70,7 @@ fn data() -> Vec<Panel> {
         )
         .ask("{{instance}}", figures::losses(Scope::Host, RANGE))
         .limits(Limits::Bad(1.0))
+        .size(4, 5)
         .or_say("no mmu-trace daemon is scraped"),
         Panel::new(
             Kind::Stat,
@@ -82,6 +85,7 @@ fn data() -> Vec<Panel> {
             of(&table::UNTRACED_SECONDS).increase(RANGE).sum_by(HOST),
         )
         .limits(Limits::Above(1.0, 60.0))
+        .size(4, 5)
         .or_say("a replay: nothing is attached"),
         Panel::new(
             Kind::Table,
@@ -94,9 +98,9 @@ fn data() -> Vec<Panel> {
         .columns(&[
             Column::label("instance", "Host", 0),
             Column::label("release", "Kernel", 0),
-            Column::label("mode", "Traced", 120),
+            Column::label("mode", "Traced", 110),
         ])
-        .size(8, 4)
+        .size(6, 5)
         .or_say("no mmu-trace daemon is scraped"),
     ]
 }
@@ -161,6 +165,7 @@ fn ksm() -> Vec<Panel> {
              raise sleep_millisecs.",
         )
         .ask("scans", of(&table::KSM_FULL_SCANS).increase(RANGE).sum())
+        .whole()
         .or_say(NO_KSM_STATE),
         Panel::new(
             Kind::Stat,

@@ -51,9 +51,9 @@ impl Args {
         Self { check: true, live: false, prometheus: None, captures: None }
     }
 
-    /// `--live`.
-    pub(crate) const fn live() -> Self {
-        Self { check: false, live: true, prometheus: None, captures: None }
+    /// `--live`, with the installed Prometheus or another one.
+    pub(crate) const fn live(prometheus: Option<PathBuf>) -> Self {
+        Self { check: false, live: true, prometheus, captures: None }
     }
 }
 

@@ -58,7 +58,8 @@ fn health() -> Vec<Panel> {
             Kind::Stat,
             "Errors",
             "short",
-            "Scrapes without counters in the time shown, and text files not written. Good: 0. Bad: any; the \
+            "Scrapes without counters in the time shown, text files not written, and requests that the web \
+             configuration did not let in. Good: 0. Bad: any; the \
              daemon's log says why.",
         )
         .ask("scrapes", of(&table::SCRAPE_ERRORS).increase(RANGE).sum())
@@ -66,6 +67,11 @@ fn health() -> Vec<Panel> {
             Expect::Never("only with --textfile"),
             "text files",
             of(&table::TEXTFILE_ERRORS).increase(RANGE).sum(),
+        )
+        .ask_if(
+            Expect::Never("only with a web configuration"),
+            "rejected",
+            of(&table::HTTP_REJECTIONS).increase(RANGE).sum(),
         )
         .limits(Limits::Bad(1.0))
         .or_say("no mmu-trace daemon is scraped"),

@@ -70,7 +70,7 @@ fn summary() -> Vec<Panel> {
              while the cost is yellow or red: keep KSM away from this VM.",
         )
         .ask("shared", of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES))
-        .or_say("not known: a replay, or Linux before 5.19"),
+        .or_say("needs Linux 5.19"),
         Panel::new(
             Kind::Table,
             "Who it is",
@@ -229,7 +229,7 @@ fn ksm() -> Vec<Panel> {
         .ask("shared", of(&table::KSM_MERGING_PAGES).value().sum().scaled(PAGE_BYTES))
         .ask_if(Expect::Recent, "profit", of(&table::KSM_PROFIT).value().sum())
         .signed()
-        .or_say("not known: a replay, or Linux before 5.19 (profit: 6.4)"),
+        .or_say("needs Linux 5.19, the profit 6.4"),
     ]
 }
 
