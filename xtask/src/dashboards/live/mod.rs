@@ -36,13 +36,13 @@ const REQUIRED: &[&str] = &["6.1/lab.mmt", "7/lab.mmt"];
 const OPTIONAL: &[&str] = &["6.1/guests.mmt", "7/guests.mmt"];
 
 /// How long each capture plays, whatever its length.
-const PLAY: Duration = Duration::from_secs(40);
+const PLAY: Duration = Duration::from_secs(60);
 
 /// When the questions are asked: before the last figures.
-const ASK_AFTER: Duration = Duration::from_secs(36);
+const ASK_AFTER: Duration = Duration::from_secs(54);
 
 /// The time that the questions are about; in its first seconds Prometheus was starting.
-const SHOWN: Duration = Duration::from_secs(28);
+const SHOWN: Duration = Duration::from_secs(45);
 
 /// Alerts that captures cannot raise, and why.
 const NOT_WATCHED: &[(&str, &str)] = &[("MmuTraceUntraced", "a replay attaches nothing")];
@@ -217,7 +217,7 @@ impl Asker<'_> {
     /// What Grafana puts in place of its variables.
     fn fill_in(&self, query: &str) -> String {
         query
-            .replace("$__rate_interval", "4s")
+            .replace("$__rate_interval", "6s")
             .replace("$__range", &format!("{}s", SHOWN.as_secs()))
             .replace("$job", replay::JOB)
             .replace("$instance", &self.replay.name)
