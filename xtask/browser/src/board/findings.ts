@@ -31,7 +31,7 @@ function inspectPanel({ panel, frames, silence }: Loaded): Finding {
   const wrong = frames.length > 0 ? drawn(panel, section) : silent(panel, silence);
   const { noValue } = panel.fieldConfig?.defaults ?? {};
   const said = noValue && silence ? [`says "${noValue}": ${silence}`] : [];
-  return { panel: panel.title, wrong, notes: [...said, ...small(section), ...cutCells(section)] };
+  return { panel: panel.title, wrong, notes: [...said, ...small(section), ...cutTable(section)] };
 }
 
 function silent(panel: Panel, silence: string | undefined): string[] {
@@ -69,9 +69,14 @@ function cells(section: HTMLElement, panel: Panel): string[] {
   ];
 }
 
-function cutCells(section: HTMLElement): string[] {
+function cutTable(section: HTMLElement): string[] {
+  const grid = section.querySelector('[role=grid]');
+  const isWide = grid !== null && grid.scrollWidth > grid.clientWidth + 1;
   const cut = visibleCells(section).filter(isCutOff).map((cell) => cell.innerText.trim());
-  return cut.length > 0 ? [`cuts ${cut.length} cells off: ${cut[0]}`] : [];
+  return [
+    ...(isWide ? ['has columns out of sight'] : []),
+    ...(cut.length > 0 ? [`cuts ${cut.length} cells off: ${cut[0]}`] : []),
+  ];
 }
 
 function visibleCells(section: HTMLElement): HTMLElement[] {
@@ -79,7 +84,7 @@ function visibleCells(section: HTMLElement): HTMLElement[] {
   return cells.filter((cell) => cell.checkVisibility({ contentVisibilityAuto: true }));
 }
 
-// A plot without lines has one colour but for its grid, which is grey; lines are colourful.
+// Axes and grid are grey, and lines are colourful. What is nearly transparent has no colour to speak of.
 function lines(section: HTMLElement): string[] {
   const canvas = section.querySelector('canvas');
   const context = canvas?.getContext('2d');
@@ -91,7 +96,7 @@ function lines(section: HTMLElement): string[] {
   for (let at = 0; at < data.length; at += 4) {
     const [red, green, blue, alpha] = [data[at]!, data[at + 1]!, data[at + 2]!, data[at + 3]!];
     const spread = Math.max(red, green, blue) - Math.min(red, green, blue);
-    colourful += alpha > 0 && spread > 40 ? 1 : 0;
+    colourful += alpha > 128 && spread > 40 ? 1 : 0;
   }
   return colourful >= 20 ? [] : [`has no line: ${colourful} coloured pixels`];
 }
