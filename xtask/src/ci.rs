@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{browser, dashboards, docs, ebpf, lab, prometheus, tools};
+use crate::{browser, dashboards, docs, ebpf, lab, package, prometheus, tally::Tally, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.no_lab {
         count.step("cargo xtask prometheus", || prometheus::run(&prometheus::Args::for_ci()));
         for (arguments, lab) in lab::Args::for_ci() {
-            count.lab(arguments, &lab);
+            count.tallied(&format!("cargo xtask lab {arguments}"), || lab::run_and_tally(&lab));
         }
         if tools::find("prometheus").is_some() || is_prometheus_required() {
             count.step("cargo xtask dashboards --live", || dashboards::run(&dashboards::Args::live(None)));
@@ -58,7 +58,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let newest = prometheus::fetch()?.join("prometheus");
             dashboards::run(&dashboards::Args::live(Some(newest)))
         });
-        count.browser();
+        // With the captures that the lab has just made.
+        count.tallied("cargo xtask browser", browser::run_and_tally);
+        count.packages();
     }
     println!("\nci: {} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 {
@@ -91,28 +93,10 @@ impl Count {
         }
     }
 
-    /// The lab's checks count one by one; that it ran to its end is one more.
-    fn lab(&mut self, arguments: &str, args: &lab::Args) {
-        let title = format!("cargo xtask lab {arguments}");
-        let start = heading(&title);
-        match lab::run_and_tally(args) {
-            Ok(tally) => {
-                self.result(&title, start, tally.failed == 0);
-                self.passed += tally.passed;
-                self.failed += tally.failed;
-            }
-            Err(error) => {
-                self.result(&title, start, false);
-                println!("{error:#}");
-            }
-        }
-    }
-
-    /// Looks at the pages with the captures that the lab has just made.
-    fn browser(&mut self) {
-        let title = "cargo xtask browser";
+    /// The checks of the lab and of the packages count one by one; that it ran to its end is one more.
+    fn tallied(&mut self, title: &str, action: impl FnOnce() -> Result<Tally>) {
         let start = heading(title);
-        match browser::run_and_tally() {
+        match action() {
             Ok(tally) => {
                 self.result(title, start, tally.failed == 0);
                 self.passed += tally.passed;
@@ -122,6 +106,17 @@ impl Count {
                 self.result(title, start, false);
                 println!("{error:#}");
             }
+        }
+    }
+
+    /// Installing into systems of their own needs root, as installing anywhere does.
+    fn packages(&mut self) {
+        let args = package::Args::for_ci();
+        let title = "cargo xtask package --check --lab";
+        if rustix::process::geteuid().is_root() {
+            self.tallied(title, || package::run_and_tally(&args));
+        } else {
+            println!("\nnot root: {title} is skipped");
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod arch;
 pub mod crowd;
 pub mod guests;
+pub mod installed;
 pub mod life;
 pub mod lone;
 pub mod phase;

@@ -8,8 +8,10 @@ mod ebpf;
 mod lab;
 mod man;
 mod nightly;
+mod package;
 mod packages;
 mod prometheus;
+mod tally;
 mod tools;
 
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ enum Task {
     Lab(lab::Args),
     /// Write the manual pages and the shell completions.
     Man,
+    /// Build the packages, and check that they install, work and go again.
+    Package(package::Args),
     /// Run the tests that need a Prometheus with the newest one of Debian.
     Prometheus(prometheus::Args),
 }
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Lab(args) => lab::run(&args),
         Task::Man => man::run(),
+        Task::Package(args) => package::run(&args),
         Task::Prometheus(args) => prometheus::run(&args),
     };
     match outcome {

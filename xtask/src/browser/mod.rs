@@ -18,20 +18,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::tools;
+use crate::{tally::Tally, tools};
 
 /// Arguments of `cargo xtask browser`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {}
-
-/// What came of it.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(crate) struct Tally {
-    pub(crate) passed: usize,
-    pub(crate) failed: usize,
-}
 
 /// `required`: what is missing on this machine is a failure, not a reason to skip.
 const BROWSER_TESTS: &str = "MMU_TRACE_BROWSER_TESTS";

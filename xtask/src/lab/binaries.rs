@@ -10,15 +10,15 @@ use xtask::arch::Arch;
 use crate::{nightly, tools};
 
 /// The programs of the initramfs.
-pub(super) struct Binaries {
+pub(crate) struct Binaries {
     /// Process 1.
-    pub(super) init: Vec<u8>,
+    pub(crate) init: Vec<u8>,
     /// The tracer.
-    pub(super) mmu_trace: Vec<u8>,
+    pub(crate) mmu_trace: Vec<u8>,
 }
 
 /// Builds both in `target_dir`.
-pub(super) fn build(target_dir: &Path, arch: Arch) -> Result<Binaries> {
+pub(crate) fn build(target_dir: &Path, arch: Arch) -> Result<Binaries> {
     // Named explicitly, so that the flags below apply to the programs and not to build scripts.
     let target = format!("{}-unknown-linux-gnu", arch.machine());
     let mut cargo = if arch == Arch::OWN { own_cargo()? } else { cross_cargo(&target, arch)? };

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use xtask::arch::Arch;
 
 use super::binaries::Binaries;
 use super::modules;
@@ -26,10 +25,12 @@ pub(super) struct Parts<'p> {
     pub(super) control: Option<Vec<u8>>,
     /// The emulator for guests of the lab, by the path that each file is wanted at.
     pub(super) emulator: Vec<(String, PathBuf)>,
+    /// The modules to load, in this order.
+    pub(super) modules: &'static [&'static str],
 }
 
 /// The whole image.
-pub(super) fn build(kernel: &Kernel, arch: Arch, parts: &Parts) -> Result<Vec<u8>> {
+pub(super) fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
     let mut cpio = Cpio::default();
     for folder in FOLDERS {
         cpio.entry(folder, S_IFDIR | 0o755, &[])?;
@@ -41,7 +42,7 @@ pub(super) fn build(kernel: &Kernel, arch: Arch, parts: &Parts) -> Result<Vec<u8
     if let Some(module) = &parts.control {
         cpio.entry("modules/control", S_IFREG | 0o644, module)?;
     }
-    let order = modules::resolve(kernel, arch)?;
+    let order = modules::resolve(kernel, parts.modules)?;
     let mut names = String::new();
     for (name, object) in &order {
         cpio.entry(&format!("modules/{name}"), S_IFREG | 0o644, object)?;

@@ -8,11 +8,12 @@
 //! The host boots under software emulation, nested virtualisation included, so neither KVM nor root
 //! is needed on this side.
 
-mod binaries;
-mod checks;
+pub(crate) mod binaries;
+pub(crate) mod checks;
 mod control;
 mod emulator;
 mod initramfs;
+pub(crate) mod installed;
 mod kernels;
 mod matrix;
 mod modules;
@@ -26,8 +27,8 @@ use anyhow::{Context, Result, bail, ensure};
 use xtask::arch::Arch;
 use xtask::phase::Mmu;
 
-use self::{binaries::Binaries, checks::Tally, emulator::Emulator, kernels::Target, matrix::Measured};
-use crate::{packages::Packages, tools};
+use self::{binaries::Binaries, emulator::Emulator, kernels::Target, matrix::Measured};
+use crate::{packages::Packages, tally::Tally, tools};
 
 /// Arguments of `cargo xtask lab`.
 #[derive(Clone, Debug, clap::Args)]
@@ -282,8 +283,9 @@ impl Lab {
             with_tracer: !args.no_tracer,
             control: args.control.then(control).transpose()?,
             emulator: if args.guests { self.emulator.files()? } else { Vec::new() },
+            modules: modules::wanted(target.arch),
         };
-        let image = initramfs::build(&kernel, target.arch, &parts)?;
+        let image = initramfs::build(&kernel, &parts)?;
         let files = qemu::Files::write(&run_dir, &kernel.image, &image)?;
         let out = out_dir(target)?;
         results::clear(&out)?;
@@ -293,6 +295,7 @@ impl Lab {
             command_line: command_line(target, args),
             arch: target.arch,
             forward_port: args.serve,
+            system: None,
         };
         let console = qemu::run(&self.emulator, &files, &options, &out.join("console.log"))?;
         finish(args, &files.results, &out, console).map(Some)

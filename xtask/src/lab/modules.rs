@@ -6,7 +6,7 @@ use xtask::arch::Arch;
 use crate::packages::Kernel;
 
 /// KVM for the emulated processor, the results disk, the network of `--serve`. On arm64 KVM is built in.
-const fn wanted(arch: Arch) -> &'static [&'static str] {
+pub(super) const fn wanted(arch: Arch) -> &'static [&'static str] {
     match arch {
         Arch::Amd64 => &["kvm_amd", "virtio_pci", "virtio_blk", "virtio_net"],
         Arch::Arm64 => &["virtio_pci", "virtio_blk", "virtio_net"],
@@ -15,9 +15,9 @@ const fn wanted(arch: Arch) -> &'static [&'static str] {
 
 /// The modules to load, dependencies first, with their object files. Packages hold no `modules.dep`
 /// (it is made when they are installed), so the dependencies come from the modules themselves.
-pub(super) fn resolve(kernel: &Kernel, arch: Arch) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn resolve(kernel: &Kernel, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut order = Vec::new();
-    for name in wanted(arch) {
+    for name in wanted {
         add(name, &|name| kernel.module(name), &kernel.builtin, &mut order)?;
     }
     Ok(order)

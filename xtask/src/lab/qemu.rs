@@ -85,6 +85,8 @@ pub(super) struct Options {
     pub(super) arch: Arch,
     /// Whether the daemon's port is forwarded to this side.
     pub(super) forward_port: bool,
+    /// A second disk, with a system on it.
+    pub(super) system: Option<PathBuf>,
 }
 
 /// Boots and waits for the end. A timeout kills the emulator.
@@ -121,6 +123,10 @@ fn command(emulator: &Emulator, files: &Files, options: &Options) -> Command {
         .arg("-drive")
         .arg(format!("if=none,id=results,format=raw,file={}", files.results.display()))
         .args(["-device", "virtio-blk-pci,drive=results"]);
+    if let Some(system) = &options.system {
+        let drive = format!("if=none,id=system,format=raw,cache=unsafe,file={}", system.display());
+        command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=system"]);
+    }
     if options.forward_port {
         let forward = format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{DAEMON_PORT}-:{DAEMON_PORT}");
         command.args(["-netdev", &forward, "-device", "virtio-net-pci,netdev=net,romfile="]);

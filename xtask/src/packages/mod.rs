@@ -17,6 +17,7 @@ use xtask::arch::Arch;
 pub(crate) use self::archive::Kernel;
 use self::index::Stanza;
 use self::mirror::Mirror;
+pub(crate) use self::sources::archive_url;
 
 /// A part of a Debian archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ pub(super) const MIRROR_VARIABLE: &str = "MMU_TRACE_DEBIAN_MIRROR";
 ///
 /// # Errors
 /// If the variable is not set and APT has no sources that name a Debian archive.
-pub(super) fn archive_url(archive: &str) -> Result<String> {
+pub(crate) fn archive_url(archive: &str) -> Result<String> {
     if let Ok(mirror) = env::var(MIRROR_VARIABLE) {
         return Ok(format!("{}/{archive}", mirror.trim_end_matches('/')));
     }

@@ -15,7 +15,7 @@ use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
-use crate::{ksm, life, lone, metrics, network, oracle, process, race, results, storm};
+use crate::{ksm, life, lone, metrics, network, oracle, process, race, results, storm, system};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const DAEMON_START: Duration = Duration::from_secs(90);
@@ -52,6 +52,8 @@ struct Options {
     life: bool,
     /// Linux guests in QEMU.
     guests: bool,
+    /// Instead of everything else: the system on the second disk.
+    system: bool,
     /// Leave the refusals out.
     short: bool,
     /// The value of kvm's parameter `tdp_mmu`, where it is not the kernel's default.
@@ -69,6 +71,7 @@ impl Options {
             storm: value("lab.storm=").and_then(|times: &str| times.parse().ok()),
             life: has("lab.life=1"),
             guests: has("lab.guests=1"),
+            system: has("lab.system=1"),
             short: has("lab.short=1"),
             tdp_mmu: value("lab.mmu=").map(|mmu: &str| mmu == Mmu::Tdp.name()),
         }
@@ -79,6 +82,10 @@ impl Options {
 fn prepare() -> Result<(Options, Option<Stage>)> {
     mount_all()?;
     let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
+    if options.system {
+        load_modules(None)?;
+        system::enter()?;
+    }
     network::loopback_up()?;
     let refuses = has_tracer() && !options.serve && !options.short && options.storm.is_none();
     let waiting = if refuses { Some(BeforeKvm::start()?) } else { None };
@@ -259,8 +266,13 @@ fn mount_all() -> Result<()> {
 
 /// Loads one module.
 pub(crate) fn load_module(name: &str, parameters: &CStr) -> Result<()> {
-    let module = File::open(Path::new("/modules").join(name)).with_context(|| format!("no module {name}"))?;
-    finit_module(&module, parameters, 0).with_context(|| format!("cannot load {name}"))
+    load_module_file(&Path::new("/modules").join(name), parameters)
+}
+
+/// Loads a module from its file.
+pub(crate) fn load_module_file(path: &Path, parameters: &CStr) -> Result<()> {
+    let module = File::open(path).with_context(|| format!("no module {}", path.display()))?;
+    finit_module(&module, parameters, 0).with_context(|| format!("cannot load {}", path.display()))
 }
 
 /// Loads what `/modules` lists, in its order: dependencies come first.

@@ -25,6 +25,7 @@ mod refusals;
 mod results;
 mod sleepers;
 mod storm;
+mod system;
 mod userfault;
 mod vm;
 mod vmm;
@@ -49,6 +50,8 @@ fn main() -> ExitCode {
         crowd::run()
     } else if args.get(1).is_some_and(|arg| arg == "guests") {
         guests::run()
+    } else if args.get(1).is_some_and(|arg| arg == "look") {
+        system::look()
     } else if std::process::id() == 1 && guests::is_inside() {
         guests::live()
     } else if std::process::id() == 1 {

@@ -7,6 +7,8 @@
 //! is the command and nothing beside it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,9 +44,17 @@ impl Vmm {
     /// Starts a VMM; on return the VM exists, and its guest has run its code once without
     /// touching its data.
     pub(crate) fn start(vm: Identity) -> Result<Self> {
-        use std::os::unix::process::CommandExt;
-        let mut child = Command::new("/proc/self/exe")
-            .arg0(format!("/usr/bin/{PROGRAM_SUFFIX}"))
+        let mut command = Command::new("/proc/self/exe");
+        Self::spawn(command.arg0(format!("/usr/bin/{PROGRAM_SUFFIX}")), vm)
+    }
+
+    /// The same from a file, as another user and group.
+    pub(crate) fn start_as(vm: Identity, program: &Path, uid: u32, gid: u32) -> Result<Self> {
+        Self::spawn(Command::new(program).uid(uid).gid(gid), vm)
+    }
+
+    fn spawn(command: &mut Command, vm: Identity) -> Result<Self> {
+        let mut child = command
             .args(["-name", &format!("guest={},debug-threads=on", vm.name), "-uuid", vm.uuid])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

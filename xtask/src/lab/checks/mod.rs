@@ -3,13 +3,14 @@
 mod control;
 mod crowd;
 mod daemon;
-pub(super) mod formula;
+pub(crate) mod formula;
 mod guests;
+mod installed;
 mod life;
 mod lone;
 mod refusals;
 mod report;
-pub(super) mod series;
+pub(crate) mod series;
 mod sleepers;
 
 use std::fmt::Display;
@@ -25,9 +26,11 @@ use xtask::phase::{PLAN, Run, Step};
 use xtask::refusal::Refusals;
 use xtask::sleepers::Sleepers;
 
+use crate::tally::Tally;
+
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Check {
+pub(crate) struct Check {
     name: String,
     expected: String,
     got: String,
@@ -35,51 +38,34 @@ pub(super) struct Check {
 
 impl Check {
     /// Compares what both sides look like.
-    pub(super) fn equal(name: &str, expected: &impl Display, got: &impl Display) -> Self {
+    pub(crate) fn equal(name: &str, expected: &impl Display, got: &impl Display) -> Self {
         Self { name: name.to_owned(), expected: expected.to_string(), got: got.to_string() }
     }
 
     /// Compares numbers of which one or both may be missing. A missing one never equals anything.
-    pub(super) fn numbers(name: &str, expected: Option<i64>, got: Option<i64>) -> Self {
+    pub(crate) fn numbers(name: &str, expected: Option<i64>, got: Option<i64>) -> Self {
         let show = |number: Option<i64>, missing: &str| number.map_or(missing.to_owned(), |n| n.to_string());
         Self { name: name.to_owned(), expected: show(expected, "unknown"), got: show(got, "missing") }
     }
 
     /// Whether it holds.
-    pub(super) fn passed(&self) -> bool {
+    pub(crate) fn passed(&self) -> bool {
         self.expected == self.got
     }
 }
 
 /// Checks that are printed together.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// Its heading.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Its checks.
-    pub(super) checks: Vec<Check>,
-}
-
-/// How many checks passed and failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Passed.
-    pub(crate) passed: usize,
-    /// Failed.
-    pub(crate) failed: usize,
-}
-
-impl Tally {
-    /// Adds another boot's.
-    pub(super) fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-    }
+    pub(crate) checks: Vec<Check>,
 }
 
 /// Everything that the checks read.
 #[derive(Clone, Debug)]
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     steps: Vec<Step>,
     run: Run,
     /// `None` where the lab ran without the tracer.
@@ -105,7 +91,7 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// Reads the files in `out`. With the tracer in the lab its report must exist.
-    pub(super) fn load(out: &Path, ladder: bool, control: bool, short: bool) -> Result<Self> {
+    pub(crate) fn load(out: &Path, ladder: bool, control: bool, short: bool) -> Result<Self> {
         let steps: Vec<Step> = load(&out.join("steps.json"))?;
         if let Some(failed) = steps.iter().find(|step| step.exit != 0)
             && !out.join("phases.json").exists()
@@ -141,13 +127,13 @@ impl Outputs {
 }
 
 /// Reads a JSON file of the lab.
-pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))
 }
 
 /// All checks.
-pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
+pub(crate) fn run(outputs: &Outputs) -> Vec<Group> {
     let mut groups = vec![steps(&outputs.steps), workload(&outputs.run)];
     for (index, phase) in outputs.run.phases.iter().enumerate() {
         let mut checks = formula::check(&outputs.run, phase);
@@ -189,7 +175,7 @@ pub(super) fn run(outputs: &Outputs) -> Vec<Group> {
 }
 
 /// The checks of a storm of `times` attachments.
-pub(super) fn run_storm(out: &Path, times: u32) -> Result<Vec<Group>> {
+pub(crate) fn run_storm(out: &Path, times: u32) -> Result<Vec<Group>> {
     let ended: Vec<Step> = load(&out.join("steps.json"))?;
     let mut group = steps(&ended);
     group.checks.push(Check::equal("attachments", &times, &ended.len()));
@@ -197,7 +183,7 @@ pub(super) fn run_storm(out: &Path, times: u32) -> Result<Vec<Group>> {
 }
 
 /// The checks of what a host lives through.
-pub(super) fn run_life(out: &Path) -> Result<Vec<Group>> {
+pub(crate) fn run_life(out: &Path) -> Result<Vec<Group>> {
     let mut groups = life::check(&load(&out.join("life.json"))?);
     for group in &mut groups {
         group.name.insert_str(0, "life: ");
@@ -205,8 +191,15 @@ pub(super) fn run_life(out: &Path) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
+/// The checks of a system that has the package.
+pub(crate) fn run_installed(out: &Path) -> Result<Vec<Group>> {
+    let mut groups = vec![steps(&load::<Vec<Step>>(&out.join("steps.json"))?)];
+    groups.extend(installed::check(&load(&out.join("installed.json"))?));
+    Ok(groups)
+}
+
 /// The checks of the Linux guests.
-pub(super) fn run_guests(out: &Path) -> Result<Vec<Group>> {
+pub(crate) fn run_guests(out: &Path) -> Result<Vec<Group>> {
     let (seen, report) = (load(&out.join("guests.json"))?, load(&out.join("guests-report.json"))?);
     Ok(vec![Group { name: "guests".to_owned(), checks: guests::check(&seen, &report) }])
 }
@@ -236,7 +229,7 @@ fn total(run: &Run, name: &str) -> i64 {
 }
 
 /// Prints one line for each group, and each failed check under its group.
-pub(super) fn print(groups: &[Group]) -> Tally {
+pub(crate) fn print(groups: &[Group]) -> Tally {
     let mut tally = Tally::default();
     for group in groups {
         let failed: Vec<&Check> = group.checks.iter().filter(|check| !check.passed()).collect();

@@ -1,0 +1,132 @@
+//! A Debian system that boots with systemd and has the package: the unit at work.
+//!
+//! ```text
+//!  chroot + package + lab-init -> ext4 image --.
+//!  kernel, modules, lab-init -> initramfs -----+-> qemu -> results disk -> checks
+//! ```
+//!
+//! KVM is not loaded at boot: what the unit does then, and when KVM comes, is looked at too.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use xtask::arch::Arch;
+use xtask::installed::{FOLDER, USER};
+
+use super::checks;
+use super::{Lab, initramfs, kernels, modules, qemu, results};
+use crate::{tally::Tally, tools};
+
+const TIMEOUT: Duration = Duration::from_secs(420);
+/// Sparse: only what is in the system takes space.
+const IMAGE_SIZE: &str = "1G";
+/// The disks and the system's file system.
+const DISKS: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
+/// What ext4 asks the kernel for by name, where it is a module.
+const CHECKSUM: &str = "crc32c_generic";
+const KVM: &[&str] = &["kvm_amd"];
+const COMMAND_LINE: &str =
+    "console=ttyS0 loglevel=4 nowatchdog panic=-1 lab.system=1 systemd.show_status=0 systemd.getty_auto=0";
+
+/// The unit that looks at the others, once the system is up.
+const LOOK: &str = "[Unit]
+DefaultDependencies=no
+After=multi-user.target
+[Service]
+Type=exec
+ExecStart=/opt/lab/lab-init look
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/console
+[Install]
+WantedBy=multi-user.target
+";
+
+/// Installs `deb` in the system below `root` and boots it.
+pub(crate) fn run(kernel: &str, root: &Path, deb: &Path) -> Result<Tally> {
+    let target = kernels::Target { arch: Arch::Amd64, kernel: kernels::find(kernel)?, mmu: None };
+    let lab = Lab::prepare(target.arch)?;
+    let package = target
+        .resolve(&lab.packages)?
+        .with_context(|| format!("the mirror offers no kernel {kernel} any more"))?;
+    let unpacked = kernels::unpack(&lab.packages, &package)?;
+    println!("lab: kernel {} ({} {})", unpacked.release, package.name(), package.version());
+    let run_dir = lab.folder.join("installed");
+    fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
+    prepare(root, deb, &lab, &modules::resolve(&unpacked, KVM)?)?;
+    let parts = initramfs::Parts {
+        binaries: &lab.binaries,
+        with_tracer: false,
+        control: None,
+        emulator: Vec::new(),
+        modules: DISKS,
+    };
+    let parts = initramfs::Parts { modules: disks(&unpacked), ..parts };
+    let files = qemu::Files::write(&run_dir, &unpacked.image, &initramfs::build(&unpacked, &parts)?)?;
+    let out = tools::repository()?.join("lab-out").join(format!("installed-{kernel}"));
+    results::clear(&out)?;
+    let options = qemu::Options {
+        timeout: Some(TIMEOUT),
+        verbose: false,
+        command_line: COMMAND_LINE.to_owned(),
+        arch: target.arch,
+        forward_port: false,
+        system: Some(image(root, &run_dir)?),
+    };
+    let console = qemu::run(&lab.emulator, &files, &options, &out.join("console.log"))?;
+    results::extract(&files.results, &out)
+        .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))?;
+    let groups = checks::run_installed(&out)?;
+    let tally = checks::print(&[groups, vec![console.check()]].concat());
+    println!("lab: everything is in {}", out.display());
+    Ok(tally)
+}
+
+/// With the checksum where this kernel has it as a module.
+fn disks(kernel: &crate::packages::Kernel) -> &'static [&'static str] {
+    const WITH_CHECKSUM: &[&str] = &["virtio_pci", "virtio_blk", CHECKSUM, "ext4"];
+    if kernel.module(CHECKSUM).is_ok() { WITH_CHECKSUM } else { DISKS }
+}
+
+/// The package, the lab's program under both of its names, KVM's modules, and a user for VMMs.
+fn prepare(root: &Path, deb: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Result<()> {
+    let folder = root.join(FOLDER.trim_start_matches('/'));
+    fs::create_dir_all(folder.join("modules")).context("cannot make the lab's folder")?;
+    for name in ["lab-init", "qemu-system-x86_64"] {
+        let path = folder.join(name);
+        fs::write(&path, &lab.binaries.init).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    let mut order = String::new();
+    for (name, object) in kvm {
+        fs::write(folder.join("modules").join(name), object)?;
+        order += &format!("{name}\n");
+    }
+    fs::write(folder.join("modules/order"), order)?;
+    let units = root.join("etc/systemd/system");
+    fs::write(units.join("look.service"), LOOK)?;
+    fs::create_dir_all(units.join("multi-user.target.wants"))?;
+    symlink("../look.service", units.join("multi-user.target.wants/look.service"))?;
+    fs::copy(deb, root.join("tmp/mmu-trace.deb")).context("cannot copy the package")?;
+    let line = format!("useradd --system --gid kvm {USER} && dpkg --install /tmp/mmu-trace.deb");
+    let mut chroot = Command::new("chroot");
+    chroot.arg(root).args(["/bin/sh", "-c", &line]).stdout(Stdio::null());
+    tools::run(&mut chroot)
+}
+
+/// A file system with the files below `root`.
+fn image(root: &Path, folder: &Path) -> Result<PathBuf> {
+    let image = folder.join("system.img");
+    if image.exists() {
+        fs::remove_file(&image)?;
+    }
+    tools::ensure_installed("mke2fs", "e2fsprogs")?;
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"]).arg(root).arg(&image).arg(IMAGE_SIZE);
+    tools::run(&mut mke2fs)?;
+    Ok(image)
+}
