@@ -62,6 +62,8 @@ pub struct Installed {
     pub record: Said,
     /// The report of it.
     pub report: Said,
+    /// The same report as JSON.
+    pub report_json: Said,
     /// `systemd-analyze security` of the running unit.
     pub security: Said,
     /// After `kill -9`.
@@ -70,8 +72,10 @@ pub struct Installed {
     pub stalled: Unit,
     /// The daemon's lines in the journal.
     pub journal: String,
-    /// `dpkg --purge`.
-    pub purge: Said,
+    /// Every command of `docs/install.md`, the last of which purges the package.
+    pub page: Vec<(String, Said)>,
+    /// What node_exporter would read, before that.
+    pub textfile: Said,
     /// After that.
     pub purged: Unit,
 }

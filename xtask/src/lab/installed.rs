@@ -107,15 +107,34 @@ fn prepare(root: &Path, deb: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Res
         order += &format!("{name}\n");
     }
     fs::write(folder.join("modules/order"), order)?;
+    let page = tools::repository()?.join("docs/install.md");
+    let text = fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
+    fs::write(folder.join("commands"), commands(&text))?;
     let units = root.join("etc/systemd/system");
     fs::write(units.join("look.service"), LOOK)?;
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
     symlink("../look.service", units.join("multi-user.target.wants/look.service"))?;
-    fs::copy(deb, root.join("tmp/mmu-trace.deb")).context("cannot copy the package")?;
-    let line = format!("useradd --system --gid kvm {USER} && dpkg --install /tmp/mmu-trace.deb");
+    let name = deb.file_name().context("the package has no name")?;
+    fs::copy(deb, root.join("tmp").join(name)).context("cannot copy the package")?;
+    let line = format!("useradd --system --gid kvm {USER} && dpkg --install /tmp/{}", name.display());
     let mut chroot = Command::new("chroot");
     chroot.arg(root).args(["/bin/sh", "-c", &line]).stdout(Stdio::null());
     tools::run(&mut chroot)
+}
+
+/// The lines of a page's blocks of shell.
+fn commands(page: &str) -> String {
+    let mut in_block = false;
+    let mut commands = String::new();
+    for line in page.lines() {
+        match line {
+            "```sh" => in_block = true,
+            "```" => in_block = false,
+            _ if in_block => commands += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    commands
 }
 
 /// A file system with the files below `root`.
@@ -129,4 +148,14 @@ fn image(root: &Path, folder: &Path) -> Result<PathBuf> {
     mke2fs.args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"]).arg(root).arg(&image).arg(IMAGE_SIZE);
     tools::run(&mut mke2fs)?;
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_shell_alone_are_commands() {
+        assert_eq!(commands("a\n```sh\nb\nc\n```\nd\n```text\ne\n```\n```sh\nf\n```\n"), "b\nc\nf\n");
+    }
 }

@@ -7,6 +7,7 @@
 
 mod chroot;
 mod deb;
+mod kubernetes;
 mod rpm;
 mod unit;
 
@@ -47,6 +48,8 @@ pub(crate) struct Packages {
     pub(crate) deb: PathBuf,
     /// For Red Hat's and SUSE's.
     rpm: PathBuf,
+    /// What both hold.
+    program: PathBuf,
 }
 
 /// Builds the packages; any check that fails is an error.
@@ -64,7 +67,8 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     println!("package: {}\npackage: {}", packages.deb.display(), packages.rpm.display());
     let mut tally = Tally::default();
     if args.check {
-        let groups = [vec![unit::check()?], deb::check(&packages.deb)?, rpm::check(&packages.rpm)?].concat();
+        let own = vec![unit::check()?, kubernetes::check(&packages.program)?];
+        let groups = [own, deb::check(&packages.deb)?, rpm::check(&packages.rpm)?].concat();
         tally.add(checks::print(&groups));
     }
     if args.lab {
@@ -106,7 +110,8 @@ fn build() -> Result<Packages> {
         .arg(&rpms);
     tools::run(&mut rpm)
         .context("cargo install --locked cargo-generate-rpm --version 0.21.1 brings what is needed")?;
-    Ok(Packages { deb: only_file(&debs)?, rpm: only_file(&rpms)? })
+    let program = build_dir.join(&target).join("release/mmu-trace");
+    Ok(Packages { deb: only_file(&debs)?, rpm: only_file(&rpms)?, program })
 }
 
 fn empty(folder: &Path) -> Result<()> {

@@ -26,9 +26,10 @@ const UNIT: &str = "mmu-trace.service";
 /// after the unit's WatchdogSec.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL_EVERY: Duration = Duration::from_millis(250);
+/// Where the page about installing has the metrics written.
+const TEXTFILE: &str = "/var/lib/prometheus/node-exporter/mmu-trace.prom";
 /// What `systemctl show` is asked for.
-const PROPERTIES: &str =
-    "ActiveState,SubState,ConditionResult,Result,MainPID,NRestarts,UnitFileState,LoadState,Type";
+const PROPERTIES: &str = "ActiveState,SubState,ConditionResult,Result,MainPID,NRestarts,MemoryCurrent,UnitFileState,LoadState,Type";
 
 /// Leaves the initramfs for the system on the disk. KVM's modules go along, to be loaded there.
 pub(crate) fn enter() -> Result<()> {
@@ -79,15 +80,15 @@ fn observe(seen: &mut Installed) -> Result<()> {
     eprintln!("lab: record");
     seen.record = said("mmu-trace record -o /root/look.mmt --duration 2s")?;
     seen.report = said("mmu-trace report /root/look.mmt")?;
+    seen.report_json = said("mmu-trace report --format json /root/look.mmt")?;
     seen.security = said("systemd-analyze security --no-pager mmu-trace")?;
     seen.without = without_each()?;
     eprintln!("lab: kill -9");
     seen.killed = signal_and_wait(Signal::KILL, "the daemon after kill -9")?;
     eprintln!("lab: SIGSTOP, until the watchdog sees it");
     seen.stalled = signal_and_wait(Signal::STOP, "the daemon after it was stalled")?;
-    eprintln!("lab: purge");
     seen.journal = journal()?;
-    seen.purge = said("dpkg --purge mmu-trace")?;
+    follow_page(seen)?;
     seen.purged = unit()?;
     vmm.stop()
 }
@@ -121,6 +122,20 @@ fn wait_for_vm(vmm: &mut Vmm) -> Result<Series> {
         }
         std::thread::sleep(POLL_EVERY);
     }
+}
+
+/// Runs the commands of the page about installing; what removes comes last.
+fn follow_page(seen: &mut Installed) -> Result<()> {
+    let path = Path::new(FOLDER).join("commands");
+    let commands = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    for command in commands.lines() {
+        eprintln!("lab: {command}");
+        if command.starts_with("apt-get purge") {
+            seen.textfile = said(&format!("head -n 1 {TEXTFILE}"))?;
+        }
+        seen.page.push((command.to_owned(), said(&format!("cd /tmp; {command}"))?));
+    }
+    Ok(())
 }
 
 /// The figures of a daemon that lacks one of its capabilities, for each of them.
