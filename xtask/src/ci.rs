@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{browser, dashboards, docs, ebpf, lab, package, prometheus, tally::Tally, tools};
+use crate::{browser, dashboards, docs, ebpf, lab, packaging, prometheus, tally::Tally, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -111,10 +111,10 @@ impl Count {
 
     /// Installing into systems of their own needs root, as installing anywhere does.
     fn packages(&mut self) {
-        let args = package::Args::for_ci();
+        let args = packaging::Args::for_ci();
         let title = "cargo xtask package --check --lab";
         if rustix::process::geteuid().is_root() {
-            self.tallied(title, || package::run_and_tally(&args));
+            self.tallied(title, || packaging::run_and_tally(&args));
         } else {
             println!("\nnot root: {title} is skipped");
         }

@@ -8,8 +8,8 @@ mod ebpf;
 mod lab;
 mod man;
 mod nightly;
-mod package;
 mod packages;
+mod packaging;
 mod prometheus;
 mod tally;
 mod tools;
@@ -42,7 +42,7 @@ enum Task {
     /// Write the manual pages and the shell completions.
     Man,
     /// Build the packages, and check that they install, work and go again.
-    Package(package::Args),
+    Package(packaging::Args),
     /// Run the tests that need a Prometheus with the newest one of Debian.
     Prometheus(prometheus::Args),
 }
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Lab(args) => lab::run(&args),
         Task::Man => man::run(),
-        Task::Package(args) => package::run(&args),
+        Task::Package(args) => packaging::run(&args),
         Task::Prometheus(args) => prometheus::run(&args),
     };
     match outcome {

@@ -21,6 +21,7 @@ const FILES: &[(&str, u32)] = &[
     ("/usr/share/doc/mmu-trace/copyright", 0o644),
     ("/usr/share/doc/mmu-trace/changelog.Debian.gz", 0o644),
     ("/usr/share/doc/mmu-trace/metrics.md", 0o644),
+    ("/usr/share/doc/mmu-trace/examples/web-config.yml", 0o644),
     ("/usr/share/man/man1/mmu-trace.1.gz", 0o644),
     ("/usr/share/bash-completion/completions/mmu-trace", 0o644),
     ("/usr/share/mmu-trace/dashboards/overview.json", 0o644),

@@ -21,6 +21,7 @@ const FILES: &[&str] = &[
     "/usr/lib/systemd/system/mmu-trace.service",
     "/usr/lib/udev/rules.d/60-mmu-trace.rules",
     "/usr/share/doc/mmu-trace/CHANGELOG.md",
+    "/usr/share/doc/mmu-trace/examples/web-config.yml",
     "/usr/share/doc/mmu-trace/metrics.md",
     "/usr/share/licenses/mmu-trace/LICENSE-APACHE",
     "/usr/share/licenses/mmu-trace/LICENSE-GPL-2.0",
@@ -37,7 +38,12 @@ pub(super) fn check(rpm: &Path) -> Result<Vec<Group>> {
     let listed = system.query(&["--query", "--package", "--list"], rpm)?;
     let has = |path: &&&str| listed.lines().any(|line| line == **path);
     let missing: Vec<&str> = FILES.iter().filter(|path| !has(path)).copied().collect();
-    let is_page = |path: &&str| path.starts_with("/usr/share/man/man1/mmu-trace");
+    let is_page = |path: &&str| {
+        let of_folder = |folder| path.starts_with(folder);
+        of_folder("/usr/share/man/man1/mmu-trace")
+            || (of_folder("/usr/share/doc/mmu-trace/") && path.ends_with(".md"))
+            || (of_folder("/usr/share/mmu-trace/dashboards/") && path.ends_with(".json"))
+    };
     let unlisted: Vec<&str> = listed.lines().filter(|path| !FILES.contains(path) && !is_page(path)).collect();
     let requires = system.query(&["--query", "--package", "--requires"], rpm)?;
     // Features of rpm itself, the package's own configuration, and the shell of the scripts.
