@@ -115,8 +115,8 @@ fn prepare(root: &Path, deb: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Res
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
     symlink("../look.service", units.join("multi-user.target.wants/look.service"))?;
     let name = deb.file_name().context("the package has no name")?;
-    fs::copy(deb, root.join("tmp").join(name)).context("cannot copy the package")?;
-    let line = format!("useradd --system --gid kvm {USER} && dpkg --install /tmp/{}", name.display());
+    fs::copy(deb, root.join("root").join(name)).context("cannot copy the package")?;
+    let line = format!("useradd --system --gid kvm {USER} && dpkg --install /root/{}", name.display());
     let mut chroot = Command::new("chroot");
     chroot.arg(root).args(["/bin/sh", "-c", &line]).stdout(Stdio::null());
     tools::run(&mut chroot)

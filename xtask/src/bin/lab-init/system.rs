@@ -133,7 +133,7 @@ fn follow_page(seen: &mut Installed) -> Result<()> {
         if command.starts_with("apt-get purge") {
             seen.textfile = said(&format!("head -n 1 {TEXTFILE}"))?;
         }
-        seen.page.push((command.to_owned(), said(&format!("cd /tmp; {command}"))?));
+        seen.page.push((command.to_owned(), said(&format!("cd /root; {command}"))?));
     }
     Ok(())
 }
