@@ -26,7 +26,11 @@ const FILES: &[&str] = &[
     "/usr/share/licenses/mmu-trace/LICENSE-APACHE",
     "/usr/share/licenses/mmu-trace/LICENSE-GPL-2.0",
     "/usr/share/licenses/mmu-trace/LICENSE-MIT",
-    "/usr/share/mmu-trace/dashboards/overview.json",
+    "/usr/share/mmu-trace/dashboards/host.json",
+    "/usr/share/mmu-trace/provisioning/dashboards.yaml",
+    "/usr/share/mmu-trace/provisioning/datasource.yaml",
+    "/usr/share/mmu-trace/rules/alerts.yml",
+    "/usr/share/mmu-trace/rules/recording.yml",
 ];
 
 /// All checks of the package `rpm`.
