@@ -289,6 +289,9 @@ mod tests {
             ("invalidations_total{cause=\"ksm_replace\",initiator=\"ksmd\"}", 7.0),
             ("invalidations_zapped_total{cause=\"ksm_write_protect\",initiator=\"ksmd\"}", 8.0),
             ("ksm_merges_total{domain=\"lab\"}", 8.0),
+            ("ksm_pages_shared", 1.0),
+            ("ksm_pages_sharing", 7.0),
+            ("ksm_merging_pages{domain=\"lab\"}", 8.0),
         ])
     }
 

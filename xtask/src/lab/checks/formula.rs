@@ -289,7 +289,7 @@ fn formula(run: &Run, phase: &Phase) -> Option<Calls> {
 
 #[cfg(test)]
 pub(in crate::lab) mod tests {
-    use xtask::phase::{Counted, PERMISSION_FAULTS};
+    use xtask::phase::{Counted, MERGING_PAGES, PERMISSION_FAULTS};
 
     use super::*;
 
@@ -340,6 +340,7 @@ pub(in crate::lab) mod tests {
                 ("calls:write_protect_page", 8),
                 ("ksm:pages_shared", 1),
                 ("ksm:pages_sharing", 7),
+                (MERGING_PAGES, 8),
             ],
         )
     }
