@@ -59,7 +59,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             dashboards::run(&dashboards::Args::live(Some(newest)))
         });
         // With the captures that the lab has just made.
-        count.tallied("cargo xtask browser", browser::run_and_tally);
+        count.tallied("cargo xtask browser", || {
+            let browser::Tally { passed, failed } = browser::run_and_tally()?;
+            Ok(Tally { passed, failed })
+        });
         count.packages();
     }
     println!("\nci: {} passed, {} failed", count.passed, count.failed);

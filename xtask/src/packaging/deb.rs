@@ -24,8 +24,8 @@ const FILES: &[(&str, u32)] = &[
     ("/usr/share/doc/mmu-trace/examples/web-config.yml", 0o644),
     ("/usr/share/man/man1/mmu-trace.1.gz", 0o644),
     ("/usr/share/bash-completion/completions/mmu-trace", 0o644),
-    ("/usr/share/mmu-trace/dashboards/host.json", 0o644),
-    ("/usr/share/mmu-trace/provisioning/dashboards.yaml", 0o644),
+    ("/usr/share/mmu-trace/dashboards/fleet.json", 0o644),
+    ("/usr/share/mmu-trace/dashboards/provisioning/dashboards.yaml", 0o644),
     ("/usr/share/mmu-trace/rules/alerts.yml", 0o644),
     ("/usr/share/mmu-trace/rules/recording.yml", 0o644),
 ];

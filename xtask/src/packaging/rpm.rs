@@ -26,9 +26,7 @@ const FILES: &[&str] = &[
     "/usr/share/licenses/mmu-trace/LICENSE-APACHE",
     "/usr/share/licenses/mmu-trace/LICENSE-GPL-2.0",
     "/usr/share/licenses/mmu-trace/LICENSE-MIT",
-    "/usr/share/mmu-trace/dashboards/host.json",
-    "/usr/share/mmu-trace/provisioning/dashboards.yaml",
-    "/usr/share/mmu-trace/provisioning/datasource.yaml",
+    "/usr/share/mmu-trace/dashboards/fleet.json",
     "/usr/share/mmu-trace/rules/alerts.yml",
     "/usr/share/mmu-trace/rules/recording.yml",
 ];
@@ -46,7 +44,7 @@ pub(super) fn check(rpm: &Path) -> Result<Vec<Group>> {
         let of_folder = |folder| path.starts_with(folder);
         of_folder("/usr/share/man/man1/mmu-trace")
             || (of_folder("/usr/share/doc/mmu-trace/") && path.ends_with(".md"))
-            || (of_folder("/usr/share/mmu-trace/dashboards/") && path.ends_with(".json"))
+            || of_folder("/usr/share/mmu-trace/dashboards/")
     };
     let unlisted: Vec<&str> = listed.lines().filter(|path| !FILES.contains(path) && !is_page(path)).collect();
     let requires = system.query(&["--query", "--package", "--requires"], rpm)?;
