@@ -59,10 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             dashboards::run(&dashboards::Args::live(Some(newest)))
         });
         // With the captures that the lab has just made.
-        count.tallied("cargo xtask browser", || {
-            let browser::Tally { passed, failed } = browser::run_and_tally()?;
-            Ok(Tally { passed, failed })
-        });
+        count.tallied("cargo xtask browser", browser::run_and_tally);
         count.packages();
     }
     println!("\nci: {} passed, {} failed", count.passed, count.failed);

@@ -19,13 +19,11 @@ use xtask::installed::{FOLDER, USER};
 
 use super::checks;
 use super::{Lab, initramfs, kernels, modules, qemu, results};
-use crate::{tally::Tally, tools};
+use crate::{packages::Kernel, tally::Tally, tools};
 
 const TIMEOUT: Duration = Duration::from_secs(420);
 /// Sparse: only what is in the system takes space.
 const IMAGE_SIZE: &str = "1G";
-/// The disks and the system's file system.
-const DISKS: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
 /// What ext4 asks the kernel for by name, where it is a module.
 const CHECKSUM: &str = "crc32c_generic";
 const KVM: &[&str] = &["kvm_amd"];
@@ -55,50 +53,71 @@ pub(crate) fn run(kernel: &str, root: &Path, deb: &Path) -> Result<Tally> {
         .with_context(|| format!("the mirror offers no kernel {kernel} any more"))?;
     let unpacked = kernels::unpack(&lab.packages, &package)?;
     println!("lab: kernel {} ({} {})", unpacked.release, package.name(), package.version());
-    let run_dir = lab.folder.join("installed");
-    fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
     prepare(root, deb, &lab, &modules::resolve(&unpacked, KVM)?)?;
-    let parts = initramfs::Parts {
-        binaries: &lab.binaries,
-        with_tracer: false,
-        control: None,
-        emulator: Vec::new(),
-        modules: DISKS,
-    };
-    let parts = initramfs::Parts { modules: disks(&unpacked), ..parts };
-    let files = qemu::Files::write(&run_dir, &unpacked.image, &initramfs::build(&unpacked, &parts)?)?;
     let out = tools::repository()?.join("lab-out").join(format!("installed-{kernel}"));
     results::clear(&out)?;
-    let options = qemu::Options {
-        timeout: Some(TIMEOUT),
-        verbose: false,
-        command_line: COMMAND_LINE.to_owned(),
-        arch: target.arch,
-        forward_port: false,
-        system: Some(image(root, &run_dir)?),
-    };
-    let console = qemu::run(&lab.emulator, &files, &options, &out.join("console.log"))?;
-    results::extract(&files.results, &out)
+    let (files, console) = boot(&lab, &unpacked, root, &out)?;
+    let groups = results::extract(&files.results, &out)
+        .and_then(|()| checks::run_installed(&out))
         .inspect_err(|_| println!("the lab's console ended with:\n{}\n", console.tail()))?;
-    let groups = checks::run_installed(&out)?;
     let tally = checks::print(&[groups, vec![console.check()]].concat());
     println!("lab: everything is in {}", out.display());
     Ok(tally)
 }
 
-/// With the checksum where this kernel has it as a module.
-fn disks(kernel: &crate::packages::Kernel) -> &'static [&'static str] {
-    const WITH_CHECKSUM: &[&str] = &["virtio_pci", "virtio_blk", CHECKSUM, "ext4"];
-    if kernel.module(CHECKSUM).is_ok() { WITH_CHECKSUM } else { DISKS }
+fn boot(lab: &Lab, kernel: &Kernel, root: &Path, out: &Path) -> Result<(qemu::Files, qemu::Console)> {
+    let folder = lab.folder.join("installed");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let parts = initramfs::Parts {
+        binaries: &lab.binaries,
+        with_tracer: false,
+        control: None,
+        emulator: Vec::new(),
+        modules: disks(kernel),
+    };
+    let files = qemu::Files::write(&folder, &kernel.image, &initramfs::build(kernel, &parts)?)?;
+    let options = qemu::Options {
+        timeout: Some(TIMEOUT),
+        verbose: false,
+        command_line: COMMAND_LINE.to_owned(),
+        arch: Arch::Amd64,
+        forward_port: false,
+        system: Some(image(root, &folder)?),
+    };
+    let console = qemu::run(&lab.emulator, &files, &options, &out.join("console.log"))?;
+    Ok((files, console))
 }
 
-/// The package, the lab's program under both of its names, KVM's modules, and a user for VMMs.
+/// The modules of the disks and of the system's file system.
+fn disks(kernel: &Kernel) -> &'static [&'static str] {
+    if kernel.module(CHECKSUM).is_ok() {
+        &["virtio_pci", "virtio_blk", CHECKSUM, "ext4"]
+    } else {
+        &["virtio_pci", "virtio_blk", "ext4"]
+    }
+}
+
+/// The lab's part, the unit that looks, a user for VMMs, and the package, installed as on a host.
 fn prepare(root: &Path, deb: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Result<()> {
-    let folder = root.join(FOLDER.trim_start_matches('/'));
-    fs::create_dir_all(folder.join("modules")).context("cannot make the lab's folder")?;
+    add_lab(&root.join(FOLDER.trim_start_matches('/')), lab, kvm).context("cannot put the lab in")?;
+    let units = root.join("etc/systemd/system");
+    fs::write(units.join("look.service"), LOOK).context("cannot write a unit")?;
+    symlink("../look.service", units.join("multi-user.target.wants/look.service"))
+        .context("cannot enable a unit")?;
+    let name = deb.file_name().context("the package has no name")?;
+    fs::copy(deb, root.join("root").join(name)).context("cannot copy the package")?;
+    let line = format!("useradd --system --gid kvm {USER} && dpkg --install /root/{}", name.display());
+    let mut chroot = Command::new("chroot");
+    chroot.arg(root).args(["/bin/sh", "-c", &line]).stdout(Stdio::null());
+    tools::run(&mut chroot)
+}
+
+/// The lab's program under both of its names, KVM's modules, and the commands of the page.
+fn add_lab(folder: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Result<()> {
+    fs::create_dir_all(folder.join("modules"))?;
     for name in ["lab-init", "qemu-system-x86_64"] {
         let path = folder.join(name);
-        fs::write(&path, &lab.binaries.init).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, &lab.binaries.init)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     let mut order = String::new();
@@ -107,19 +126,8 @@ fn prepare(root: &Path, deb: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Res
         order += &format!("{name}\n");
     }
     fs::write(folder.join("modules/order"), order)?;
-    let page = tools::repository()?.join("docs/install.md");
-    let text = fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
-    fs::write(folder.join("commands"), commands(&text))?;
-    let units = root.join("etc/systemd/system");
-    fs::write(units.join("look.service"), LOOK)?;
-    fs::create_dir_all(units.join("multi-user.target.wants"))?;
-    symlink("../look.service", units.join("multi-user.target.wants/look.service"))?;
-    let name = deb.file_name().context("the package has no name")?;
-    fs::copy(deb, root.join("root").join(name)).context("cannot copy the package")?;
-    let line = format!("useradd --system --gid kvm {USER} && dpkg --install /root/{}", name.display());
-    let mut chroot = Command::new("chroot");
-    chroot.arg(root).args(["/bin/sh", "-c", &line]).stdout(Stdio::null());
-    tools::run(&mut chroot)
+    let page = fs::read_to_string(tools::repository()?.join("docs/install.md"))?;
+    Ok(fs::write(folder.join("commands"), commands(&page))?)
 }
 
 /// The lines of a page's blocks of shell.
