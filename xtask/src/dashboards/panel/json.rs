@@ -112,6 +112,8 @@ impl Panel {
     fn options(&self) -> Value {
         match self.kind {
             Kind::Stat => json!({
+                // Words are wider than figures: one beside the other they run over each other.
+                "orientation": if self.names.is_empty() { "auto" } else { "horizontal" },
                 "colorMode": if matches!(self.limits, Limits::None) { "none" } else { "background" },
                 "graphMode": "none",
                 "textMode": "auto",
