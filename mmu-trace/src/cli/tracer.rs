@@ -28,7 +28,7 @@ use clap::Args;
 use super::{BackendChoice, CliError, Stop, note, start_tracer};
 use crate::{
     bpf::{self, KvmInstance, Live, Options},
-    model::{Hook, HookState, Snapshot},
+    model::{Hook, Snapshot},
     source::{Attachment, Source},
 };
 
@@ -126,7 +126,7 @@ pub(super) struct Standing {
 
 /// What is traced, and which hooks are missing that the figures need.
 fn tracing(n_vms: usize, hooks: &[Hook]) -> String {
-    let missing = hooks.iter().filter(|hook| hook.required && hook.state != HookState::Attached);
+    let missing = hooks.iter().filter(|hook| hook.is_missing());
     let missing: Vec<&str> = missing.map(|hook| hook.hook.as_str()).collect();
     let vms = if n_vms == 1 { "1 VM".to_owned() } else { format!("{n_vms} VMs") };
     match missing.len() {
@@ -344,6 +344,7 @@ impl Source for Tracer {
 mod tests {
     use super::*;
     use crate::model::Backend;
+    use crate::model::HookState;
 
     #[test]
     fn the_kvm_that_is_hooked_must_be_the_one_that_is_loaded() {

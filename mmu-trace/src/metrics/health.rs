@@ -82,6 +82,7 @@ fn add_quality(exposition: &mut Exposition, quality: &Quality) {
         let attached = if hook.state == HookState::Attached { 1.0 } else { 0.0 };
         exposition.set(&table::PROBE_ATTACHED, &[&hook.hook, &hook.symbol, hook.backend.label()], attached);
     }
+    exposition.set(&table::REQUIRED_HOOKS_MISSING, &[], quality.missing_hooks().count() as f64);
     for (hook, n) in quality.missed_returns_by_hook() {
         exposition.add(&table::MISSED_RETURNS, &[hook], n);
     }

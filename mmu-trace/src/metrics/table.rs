@@ -202,6 +202,8 @@ series! {
         "Whether a group of figures is known on this host; if 0 its series are absent, for the reason given.";
     PROBE_ATTACHED = Gauge "mmu_trace_probe_attached" [""] ["hook", "symbol", "backend"],
         "Whether a hook is attached to the kernel function it needs.";
+    REQUIRED_HOOKS_MISSING = Gauge "mmu_trace_required_hooks_missing" [""] [],
+        "Hooks that the figures need on this kernel and that are not attached; figures are too low or absent.";
     KVM_HELD = Gauge "mmu_trace_kvm_module_held" [""] [],
         "Whether this daemon keeps the module kvm from being unloaded; SIGUSR1 makes it let go.";
     ATTACHMENTS = Counter "mmu_trace_attachments_total" [""] [],

@@ -43,6 +43,14 @@ pub struct Hook {
     pub reason: Option<String>,
 }
 
+impl Hook {
+    /// Whether the figures need it and it is not attached.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.required && self.state != HookState::Attached
+    }
+}
+
 /// How a hook is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +132,11 @@ impl Quality {
             + self.evicted_pages
     }
 
+    /// The hooks that the figures need and that are not attached.
+    pub fn missing_hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.hooks.iter().filter(|hook| hook.is_missing())
+    }
+
     /// Whether nothing is missing from the counters: no loss, no miss, every required hook attached.
     ///
     /// Lost events of a recording do not count against it: the counters do not come from them.
@@ -137,6 +150,6 @@ impl Quality {
             && self.map_full() == 0
             && !self.kvm_replaced
             && !self.truncated
-            && self.hooks.iter().all(|h| !h.required || h.state == HookState::Attached)
+            && self.missing_hooks().next().is_none()
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn shortcomings(snapshot: &Snapshot) -> Vec<String> {
     if quality.kvm_replaced {
         words.push("kvm was unloaded meanwhile, and nothing of it is seen since".to_owned());
     }
-    let failed = quality.hooks.iter().filter(|h| h.required && h.state != HookState::Attached);
+    let failed = quality.missing_hooks();
     words.extend(failed.map(|h| format!("hook {} is not attached", h.hook)));
     if quality.missed_returns() > 0 {
         words.push(format!("entries and returns of functions missed: {}", count(quality.missed_returns())));

@@ -16,15 +16,6 @@ pub(super) const NO_VM: &str = "unattributed|other";
 /// Why KSM's state may be unknown.
 pub(super) const NO_KSM_STATE: &str = "not known: no KSM in this kernel, or an old capture";
 
-/// Hooks without which the figures are wrong on every kernel; a hook that a kernel does not need has no
-/// series.
-pub(super) const REQUIRED_HOOKS: &str = "invalidate_range_start|invalidate_range_end|page_fault|\
-     page_fault_(hva|gfn|result)|kvm_unmap|kvm_flush_remote_tlbs|stage2_(put|map|relax)|\
-     ksm_(write_protect|merge|break)|kernel_types|caller_symbols";
-
-/// Hooks that are needed where the kernel has `change_pte`.
-pub(super) const CHANGE_PTE_HOOKS: &str = "change_pte|kvm_change_pte|kvm_set_s?pte";
-
 /// Gaps that are no loss, or that take refaults of large ranges only, as in the report's "complete".
 const HARMLESS_GAPS: &str = "before_start|abandoned_bracket|range_forgotten";
 
@@ -46,11 +37,7 @@ pub(super) fn losses(scope: Scope, window: &str) -> Expr {
 
 /// Hooks that are needed and not attached, by host.
 pub(super) fn missing_hooks(scope: Scope) -> Expr {
-    let missing = |hooks| scope.of(&table::PROBE_ATTACHED).like("hook", hooks).value().complement();
-    let always = missing(REQUIRED_HOOKS).sum_by(HOST);
-    let direct = scope.of(&table::KERNEL_INFO).is("mode", "direct").value();
-    let with_change_pte = missing(CHANGE_PTE_HOOKS).on_hosts_with(&direct).sum_by(HOST);
-    always.clone().plus(with_change_pte).or(always)
+    scope.of(&table::REQUIRED_HOOKS_MISSING).value().sum_by(HOST)
 }
 
 /// 1 where nothing is missing, else 0, by host.

@@ -189,20 +189,11 @@ impl Expr {
         self.binary("== 0 or", &absent)
     }
 
-    /// The same, only for hosts of which `other` has a sample.
-    pub(super) fn on_hosts_with(self, other: &Self) -> Self {
-        self.by_host("and", other)
-    }
-
     /// The same, without the hosts of which `other` has a sample.
     pub(super) fn except_hosts_with(self, other: &Self) -> Self {
-        self.by_host("unless", other)
-    }
-
-    fn by_host(self, operator: &str, other: &Self) -> Self {
         self.expect(HOST);
         other.expect(HOST);
-        self.binary(&format!("{operator} on (job, instance)"), &other.operand())
+        self.binary("unless on (job, instance)", &other.operand())
     }
 
     /// Multiplied by a number.
@@ -213,12 +204,6 @@ impl Expr {
     /// Divided by a number.
     pub(super) fn scaled_down(self, divisor: u64) -> Self {
         self.binary("/", &divisor.to_string())
-    }
-
-    /// 1 less this.
-    pub(super) fn complement(self) -> Self {
-        let text = format!("1 - {}", self.operand());
-        Self { text, is_compound: true, ..self }
     }
 
     /// How long ago this point of time was.

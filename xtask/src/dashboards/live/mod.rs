@@ -8,7 +8,6 @@ mod prometheus;
 mod replay;
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -109,7 +108,6 @@ fn ask(server: &Prometheus, replays: &[Replay]) -> Result<Findings> {
             }
         }
         asker.rules(&mut findings)?;
-        asker.hooks(&mut findings)?;
     }
     Ok(findings)
 }
@@ -182,24 +180,6 @@ impl Asker<'_> {
             (false, None) => Some(format!("{name}: {replay}: no data")),
             (true, Some((_, reason))) => Some(format!("{name}: {replay}: has data, but is listed: {reason}")),
         }
-    }
-
-    /// The hooks that our queries take for required are those that the capture says are.
-    fn hooks(&self, findings: &mut Findings) -> Result<()> {
-        let mut known = self.hooks_like(figures::REQUIRED_HOOKS)?;
-        if self.replay.is_direct {
-            known.extend(self.hooks_like(figures::CHANGE_PTE_HOOKS)?);
-        }
-        let differ: Vec<&String> = known.symmetric_difference(&self.replay.required_hooks).collect();
-        let name = &self.replay.name;
-        findings.add((!differ.is_empty()).then(|| format!("{name}: required or not? {differ:?}")));
-        Ok(())
-    }
-
-    fn hooks_like(&self, pattern: &str) -> Result<BTreeSet<String>> {
-        let attached = Selector::of(&table::PROBE_ATTACHED).like("hook", pattern);
-        let attached = attached.is("instance", &self.replay.name).value();
-        self.server.labels(attached.text(), self.now, "hook")
     }
 
     /// Whether a query of a panel finds something, at the end or over the time shown.

@@ -1,7 +1,6 @@
 //! A capture that plays.
 
 use std::{
-    collections::BTreeSet,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -27,8 +26,6 @@ pub(super) struct Replay {
     pub(super) address: String,
     /// Whether the kernel had `change_pte`.
     pub(super) is_direct: bool,
-    /// Hooks without which its figures would be wrong.
-    pub(super) required_hooks: BTreeSet<String>,
     child: Child,
 }
 
@@ -51,12 +48,10 @@ impl Replay {
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
         let said = child.stderr.take().context("a replay without stderr")?;
-        let required = last.quality.hooks.into_iter().filter(|hook| hook.required);
         let mut replay = Self {
             name: name.to_owned(),
             address: String::new(),
             is_direct: last.host.has_change_pte,
-            required_hooks: required.map(|hook| hook.hook).collect(),
             child,
         };
         replay.address = address(BufReader::new(said)).with_context(|| format!("replaying {name}"))?;
