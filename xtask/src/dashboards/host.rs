@@ -288,7 +288,7 @@ fn causes() -> Vec<Panel> {
              merge or a fork. numa_balancing, migrate, thp_*: the host moves memory about. Bad: any that \
              stays high.",
         )
-        .ask("{{cause}}", of(&table::REFAULTS).rate(RATE).sum_by(&["cause"]).above(0.0))
+        .ask_parts(Expect::Always, "{{cause}}", of(&table::REFAULTS).rate(RATE).sum_by(&["cause"]))
         .size(8, 9)
         .or_say("no refaults, or they are unknown on this kernel"),
         Panel::new(
@@ -299,7 +299,7 @@ fn causes() -> Vec<Panel> {
              from causes that somebody wants. Bad: a steady rate from numa_balancing, migrate, thp_collapse \
              or reclaim.",
         )
-        .ask("{{cause}}", zapped(&["cause"]).above(0.0))
+        .ask_parts(Expect::Always, "{{cause}}", zapped(&["cause"]))
         .size(8, 9)
         .or_say("nothing was torn down, or the brackets are not hooked"),
         Panel::new(
@@ -310,7 +310,7 @@ fn causes() -> Vec<Panel> {
              included. ksmd, khugepaged, kcompactd, kswapd: the kernel's own threads. Bad: one of these that \
              never rests.",
         )
-        .ask("{{initiator}}", zapped(&["initiator"]).above(0.0))
+        .ask_parts(Expect::Always, "{{initiator}}", zapped(&["initiator"]))
         .size(8, 9)
         .or_say("nothing was torn down, or the brackets are not hooked"),
     ]

@@ -14,6 +14,8 @@ pub(super) enum Expect {
     Direct,
     /// In those of kernels without it, because only such recent ones have it.
     Recent,
+    /// In some: it tells of moments in which there is nothing.
+    Maybe,
     /// In none, for the reason given.
     Never(&'static str),
 }
@@ -163,6 +165,12 @@ impl Panel {
     pub(super) fn ask_if(mut self, expect: Expect, legend: &str, expr: Expr) -> Self {
         self.targets.push(Target { expr, legend: legend.to_owned(), expect });
         self
+    }
+
+    /// With the parts of a whole that are not 0; while all are, a line at 0 says so.
+    pub(super) fn ask_parts(self, expect: Expect, legend: &str, parts: Expr) -> Self {
+        let nothing = parts.clone().sum().equal(0.0);
+        self.ask_if(expect, legend, parts.above(0.0)).ask_if(Expect::Maybe, "none", nothing)
     }
 
     /// With these columns, in this order; other fields are hidden.

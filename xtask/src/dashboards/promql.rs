@@ -217,6 +217,11 @@ impl Expr {
         self.binary(">", &limit.to_string())
     }
 
+    /// Only what is this.
+    pub(super) fn equal(self, value: f64) -> Self {
+        self.binary("==", &value.to_string())
+    }
+
     /// 1 where it is 0, else 0.
     pub(super) fn zero_as_one(self) -> Self {
         self.binary("== bool", "0")

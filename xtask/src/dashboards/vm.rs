@@ -105,7 +105,7 @@ fn refaults() -> Vec<Panel> {
              cause says whose (ksm_*, cow_*: KSM; numa_balancing, migrate, thp_*: the host's memory \
              management).",
         )
-        .ask("{{cause}}", of(&table::REFAULTS).rate(RATE).sum_by(&["cause"]).above(0.0))
+        .ask_parts(Expect::Always, "{{cause}}", of(&table::REFAULTS).rate(RATE).sum_by(&["cause"]))
         .size(8, 8)
         .or_say("no refaults, or they are unknown on this kernel"),
         Panel::new(
@@ -127,7 +127,7 @@ fn refaults() -> Vec<Panel> {
             "Good: nearly all fixed, and few once the guest has touched its memory. Bad: many retry, which \
              means that faults meet running invalidations and must be taken again.",
         )
-        .ask("{{result}}", of(&table::PAGE_FAULTS).rate(RATE).sum_by(&["result"]).above(0.0))
+        .ask_parts(Expect::Always, "{{result}}", of(&table::PAGE_FAULTS).rate(RATE).sum_by(&["result"]))
         .size(8, 8)
         .or_say("no faults, or they are unknown on this kernel"),
         Panel::new(
@@ -169,7 +169,7 @@ fn host_quantile(series: &table::Series, q: f64) -> Expr {
 }
 
 fn invalidations() -> Vec<Panel> {
-    let rate = |series: &table::Series, by| of(series).rate(RATE).sum_by(by).above(0.0);
+    let rate = |series: &table::Series, by| of(series).rate(RATE).sum_by(by);
     vec![
         Panel::new(
             Kind::Stack,
@@ -178,7 +178,11 @@ fn invalidations() -> Vec<Panel> {
             "Invalidations that took mappings from this guest. Good: few, from causes that somebody wants. \
              Bad: a steady rate, above all by ksmd, khugepaged, kcompactd, or numa_balancing.",
         )
-        .ask("{{cause}} by {{initiator}}", rate(&table::INVALIDATIONS_ZAPPED, &["cause", "initiator"]))
+        .ask_parts(
+            Expect::Always,
+            "{{cause}} by {{initiator}}",
+            rate(&table::INVALIDATIONS_ZAPPED, &["cause", "initiator"]),
+        )
         .size(8, 8)
         .or_say("nothing was torn down, or the brackets are not hooked"),
         Panel::new(
@@ -189,7 +193,7 @@ fn invalidations() -> Vec<Panel> {
              large ranges (fork, protect, discard, numa_balancing) after which the guest faults its memory \
              in again.",
         )
-        .ask("{{cause}}", rate(&table::INVALIDATED_PAGES, &["cause"]))
+        .ask_parts(Expect::Always, "{{cause}}", rate(&table::INVALIDATED_PAGES, &["cause"]))
         .size(8, 8)
         .or_say("nothing was invalidated, or the brackets are not hooked"),
         Panel::new(
@@ -199,7 +203,7 @@ fn invalidations() -> Vec<Panel> {
             "While an invalidation is open, faults on its range retry. Good: below 1 %. Bad: near 100 %: \
              some range is always being invalidated.",
         )
-        .ask("{{cause}}", rate(&table::INVALIDATION_SECONDS, &["cause"]))
+        .ask_parts(Expect::Always, "{{cause}}", rate(&table::INVALIDATION_SECONDS, &["cause"]))
         .size(8, 8)
         .or_say("nothing was invalidated, or the brackets are not hooked"),
     ]
@@ -234,7 +238,7 @@ fn ksm() -> Vec<Panel> {
 }
 
 fn change_pte() -> Vec<Panel> {
-    let calls = |series: &table::Series, by| of(series).rate(RATE).sum_by(by).above(0.0);
+    let calls = |series: &table::Series, by| of(series).rate(RATE).sum_by(by);
     vec![
         Panel::new(
             Kind::Stack,
@@ -243,11 +247,10 @@ fn change_pte() -> Vec<Panel> {
             "What change_pte came to. On x86-64 every call for guest memory is a noop_*: the mapping was \
              gone already. On arm64 up to 6.9 effective_*: KVM changed it. Neither is a fault of this host.",
         )
-        .ask_if(Expect::Direct, "{{reason}}", calls(&table::CHANGE_PTE_NOOP, &["reason"]))
-        .ask_if(
-            Expect::Never("no effective call on x86-64"),
+        .ask_parts(
+            Expect::Direct,
             "{{reason}}",
-            calls(&table::CHANGE_PTE_EFFECTIVE, &["reason"]),
+            calls(&table::CHANGE_PTE_NOOP, &["reason"]).or(calls(&table::CHANGE_PTE_EFFECTIVE, &["reason"])),
         )
         .size(8, 8)
         .or_say("no calls, or this kernel has no change_pte"),
@@ -257,7 +260,7 @@ fn change_pte() -> Vec<Panel> {
             "ops",
             "Who called change_pte. Good: few. Bad: a steady rate of ksm_* with as much cow_*: churn.",
         )
-        .ask_if(Expect::Direct, "{{cause}}", calls(&table::CHANGE_PTE, &["cause"]))
+        .ask_parts(Expect::Direct, "{{cause}}", calls(&table::CHANGE_PTE, &["cause"]))
         .size(8, 8)
         .or_say("no calls, or this kernel has no change_pte"),
         Panel::new(
@@ -267,7 +270,7 @@ fn change_pte() -> Vec<Panel> {
             "Invalidations in which kernels up to 6.9 call change_pte; on these kernels it agrees with the \
              calls. Bad: the same as of the calls.",
         )
-        .ask("{{cause}}", calls(&table::WOULD_BE_CHANGE_PTE, &["cause"]))
+        .ask_parts(Expect::Always, "{{cause}}", calls(&table::WOULD_BE_CHANGE_PTE, &["cause"]))
         .size(8, 8)
         .or_say("there would be none, or the brackets are not hooked"),
     ]

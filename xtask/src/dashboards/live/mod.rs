@@ -152,6 +152,7 @@ impl Asker<'_> {
             Expect::Always => (true, "data in every capture"),
             Expect::Direct => (self.replay.is_direct, "data with change_pte alone"),
             Expect::Recent => (!self.replay.is_direct, "data on the recent kernel alone"),
+            Expect::Maybe => (is_found, ""),
             Expect::Never(reason) => (false, reason),
         };
         let found = if is_found { "data" } else { "nothing" };
