@@ -72,7 +72,7 @@ pub struct Installed {
     pub stalled: Unit,
     /// The daemon's lines in the journal.
     pub journal: String,
-    /// Every command of `docs/install.md`, the last of which purges the package.
+    /// Every command of the pages for those who install, the last of which purges the package.
     pub page: Vec<(String, Said)>,
     /// What node_exporter would read, before that.
     pub textfile: Said,

@@ -21,6 +21,8 @@ use super::checks;
 use super::{Lab, initramfs, kernels, modules, qemu, results};
 use crate::{packages::Kernel, tally::Tally, tools};
 
+/// The pages whose commands are run, the one that removes the package last.
+const PAGES: &[&str] = &["docs/getting-started.md", "docs/install.md"];
 const TIMEOUT: Duration = Duration::from_secs(420);
 /// Sparse: only what is in the system takes space.
 const IMAGE_SIZE: &str = "1G";
@@ -112,7 +114,7 @@ fn prepare(root: &Path, deb: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Res
     tools::run(&mut chroot)
 }
 
-/// The lab's program under both of its names, KVM's modules, and the commands of the page.
+/// The lab's program under both of its names, KVM's modules, and the commands of the pages.
 fn add_lab(folder: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Result<()> {
     fs::create_dir_all(folder.join("modules"))?;
     for name in ["lab-init", "qemu-system-x86_64"] {
@@ -126,8 +128,13 @@ fn add_lab(folder: &Path, lab: &Lab, kvm: &[(String, Vec<u8>)]) -> Result<()> {
         order += &format!("{name}\n");
     }
     fs::write(folder.join("modules/order"), order)?;
-    let page = fs::read_to_string(tools::repository()?.join("docs/install.md"))?;
-    Ok(fs::write(folder.join("commands"), commands(&page))?)
+    let mut all = String::new();
+    for page in PAGES {
+        let path = tools::repository()?.join(page);
+        let page = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        all += &commands(&page);
+    }
+    Ok(fs::write(folder.join("commands"), all)?)
 }
 
 /// The lines of a page's blocks of shell.

@@ -124,7 +124,7 @@ fn wait_for_vm(vmm: &mut Vmm) -> Result<Series> {
     }
 }
 
-/// Runs the commands of the page about installing; what removes comes last.
+/// Runs the commands of the pages for those who install; what removes comes last.
 fn follow_page(seen: &mut Installed) -> Result<()> {
     let path = Path::new(FOLDER).join("commands");
     let commands = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

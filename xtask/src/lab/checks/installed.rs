@@ -33,7 +33,7 @@ pub(super) fn check(seen: &Installed) -> Vec<Group> {
         Group { name: "installed: at work".to_owned(), checks: alive },
         Group { name: "installed: capabilities".to_owned(), checks: needed(seen) },
         Group { name: "installed: stop, kill, stall".to_owned(), checks: restarts(seen) },
-        Group { name: "installed: docs/install.md".to_owned(), checks: page(seen) },
+        Group { name: "installed: docs/getting-started.md, docs/install.md".to_owned(), checks: page(seen) },
         Group { name: "installed: purged".to_owned(), checks: purged(seen) },
     ]
 }
