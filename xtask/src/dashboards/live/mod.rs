@@ -6,6 +6,7 @@
 
 mod prometheus;
 mod replay;
+mod scrapes;
 
 use std::{
     path::{Path, PathBuf},
@@ -58,6 +59,7 @@ pub(super) fn run(prometheus: Option<&Path>, captures: Option<&Path>) -> Result<
     let repository = tools::repository()?;
     let captures = captures.map_or_else(|| repository.join(CAPTURES), Path::to_owned);
     let program = find_prometheus(prometheus)?;
+    scrapes::check(&captures)?;
     let replays = start(&captures)?;
     let started = Instant::now();
     let server = Prometheus::start(&program, &replays, &repository.join(super::DIR).join("rules"))?;
