@@ -173,15 +173,19 @@ pub fn is_merge(cause: u8) -> bool {
     cause == Cause::KsmWriteProtect as u8 || cause == Cause::KsmReplace as u8
 }
 
+/// Whether `cause` is a copy on write.
+#[inline(always)]
+#[must_use]
+pub fn is_cow(cause: u8) -> bool {
+    cause == Cause::CowGuest as u8 || cause == Cause::CowHost as u8
+}
+
 /// Whether a `change_pte` call follows each successful bracket of `cause`, seen or not, that is not
 /// decided by a KSM function's return value.
 #[inline(always)]
 #[must_use]
 pub fn implies_change_pte(cause: u8) -> bool {
-    cause == Cause::KsmUnmerge as u8
-        || cause == Cause::CowGuest as u8
-        || cause == Cause::CowHost as u8
-        || cause == Cause::Uprobe as u8
+    cause == Cause::KsmUnmerge as u8 || is_cow(cause) || cause == Cause::Uprobe as u8
 }
 
 /// Whether an operation is part of a KSM merge: one of its two steps, or ksmd taking back a first

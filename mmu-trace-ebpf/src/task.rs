@@ -163,8 +163,11 @@ pub struct TaskState {
     pub scopes: u32,
     /// Brackets beyond `MAX_DEPTH` that are open and not stored.
     pub overflow: u32,
-    /// 1: the copy on write under way copies a KSM page.
-    pub cow_of_ksm: u32,
+    /// Padding.
+    pub pad: u32,
+    /// The `struct vm_fault` of the last copy on write that may have begun; 0: none since the last bracket
+    /// of one.
+    pub copied_by: u64,
 }
 
 /// What [`TaskState::push`] did.
@@ -257,7 +260,8 @@ impl TaskState {
         depth: 0,
         scopes: 0,
         overflow: 0,
-        cow_of_ksm: 0,
+        pad: 0,
+        copied_by: 0,
     };
 
     /// Opens a bracket.

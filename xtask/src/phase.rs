@@ -112,6 +112,9 @@ pub const SUPPRESSED: &str = "control:suppressed";
 /// Merged pages of the VMM (`/proc/PID/ksm_merging_pages`, from 5.19 on).
 pub const MERGING_PAGES: &str = "ksm:merging_pages";
 
+/// KSM pages that were copied, whatever for (`cow_ksm` in `/proc/vmstat`, from 5.19 on).
+pub const KSM_COPIES: &str = "ksm:cow_ksm";
+
 /// KSM's files in sysfs.
 pub const KSM_COUNTERS: &[&str] = &["pages_shared", "pages_sharing", "full_scans"];
 

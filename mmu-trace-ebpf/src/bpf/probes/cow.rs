@@ -4,8 +4,9 @@
 //! static vm_fault_t wp_page_copy(struct vm_fault *vmf); // to 6.11; then inlined in do_wp_page
 //! static vm_fault_t do_wp_page(struct vm_fault *vmf);
 //! ```
-//! (`mm/memory.c`.) `vmf->page` is set when `wp_page_copy` begins. Address spaces without KVM are
-//! left at once. The answer is kept for the bracket that follows in the same task.
+//! (`mm/memory.c`.) `vmf->page` is set when `wp_page_copy` begins, but not yet when `do_wp_page` does. So
+//! the entry only keeps `vmf`, and the bracket around the copy, which begins in the same task while `vmf`
+//! lives, asks for the page. Address spaces without KVM are left at once.
 
 use mmu_trace_ebpf::abi::{UNATTRIBUTED, offset};
 
@@ -27,9 +28,14 @@ fn copy_probe(call: &Entry) -> Option<()> {
     if vm::slot_of(mm) == UNATTRIBUTED {
         return None;
     }
-    let page = read::member(vmf, offset::VMF_PAGE)?;
-    let mapping: u64 = read::member(page, offset::PAGE_MAPPING)?;
-    let task = maps::task_or_new(read::current_ids().0)?;
-    task.cow_of_ksm = (mapping & MAPPING_KSM == MAPPING_KSM) as u32;
+    maps::task_or_new(read::current_ids().0)?.copied_by = vmf;
     Some(())
+}
+
+/// Whether the page that is copied on behalf of `vmf` is KSM's.
+#[inline(always)]
+pub(super) fn copies_ksm_page(vmf: u64) -> bool {
+    let page = read::member(vmf, offset::VMF_PAGE).unwrap_or(0);
+    let mapping: u64 = read::member(page, offset::PAGE_MAPPING).unwrap_or(0);
+    mapping & MAPPING_KSM == MAPPING_KSM
 }

@@ -29,7 +29,7 @@ use super::{
         maps::{self, BULK_RANGES, CALLERS, INVALIDATIONS, add, count, count_n, count_since_start, element},
         read, stream, vm,
     },
-    change_pte,
+    change_pte, cow,
 };
 
 caller_hook!(fe_range_start, kp_range_start, function::RANGE_START, 1, start_probe);
@@ -88,6 +88,7 @@ pub(super) fn begin(range: &Range) -> Option<()> {
     let (tid, _) = read::current_ids();
     let task = maps::task_or_new(tid)?;
     let initiator = initiator(range.mm, task.scopes);
+    let cause = cause(range.caller, task.scopes, initiator, range.event);
     let bracket = Bracket {
         mm: range.mm,
         start: range.start,
@@ -96,10 +97,10 @@ pub(super) fn begin(range: &Range) -> Option<()> {
         t0_ns: unsafe { bpf_ktime_get_ns() },
         caller: range.caller,
         slot: vm::slot_of(range.mm),
-        cause: cause(range.caller, task.scopes, initiator, range.event),
+        cause,
         initiator,
         event: range.event as u8,
-        flags: bracket_start_flags(task, range),
+        flags: bracket_start_flags(task, range, cause),
     };
     let pushed = task.push(bracket);
     count_n(Gap::AbandonedBracket, pushed.abandoned);
@@ -169,11 +170,13 @@ pub(super) fn cause(caller: u64, scopes: u32, initiator: u8, event: u32) -> u8 {
 }
 
 #[inline(always)]
-fn bracket_start_flags(task: &mut TaskState, range: &Range) -> u8 {
+fn bracket_start_flags(task: &mut TaskState, range: &Range, cause: u8) -> u8 {
     let nonblock = if range.blockable { 0 } else { bracket_flags::NONBLOCK };
-    let ksm_page = if task.cow_of_ksm != 0 { bracket_flags::KSM_PAGE } else { 0 };
-    task.cow_of_ksm = 0;
-    nonblock | ksm_page
+    if !decide::is_cow(cause) {
+        return nonblock;
+    }
+    let vmf = core::mem::take(&mut task.copied_by);
+    if cow::copies_ksm_page(vmf) { nonblock | bracket_flags::KSM_PAGE } else { nonblock }
 }
 
 /// Remembers who zapped what.

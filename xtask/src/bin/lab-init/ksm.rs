@@ -60,6 +60,13 @@ pub(crate) fn merging_pages() -> Result<i64> {
     Ok(most)
 }
 
+/// KSM pages that were copied since boot; `None` where the kernel does not count them.
+pub(crate) fn copies() -> Result<Option<i64>> {
+    let vmstat = fs::read_to_string("/proc/vmstat").context("cannot read /proc/vmstat")?;
+    let line = vmstat.lines().find_map(|line| line.strip_prefix("cow_ksm "));
+    line.map(|n| n.trim().parse().context("cow_ksm in /proc/vmstat is no number")).transpose()
+}
+
 /// Lets ksmd run until `pages` pages are merged and its counters have settled, then stops it.
 pub(crate) fn merge(pages: i64) -> Result<()> {
     let first_scan = read("full_scans")?;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::arch::Arch;
-use xtask::phase::{Counted, Counts, KSM_COUNTERS, KVM_COUNTERS, MERGING_PAGES, SUPPRESSED};
+use xtask::phase::{Counted, Counts, KSM_COPIES, KSM_COUNTERS, KVM_COUNTERS, MERGING_PAGES, SUPPRESSED};
 
 use crate::control;
 
@@ -85,6 +85,9 @@ pub(crate) fn read() -> Result<Reading> {
         counts.insert(format!("ksm:{name}"), crate::ksm::read(name)?);
     }
     counts.insert(MERGING_PAGES.to_owned(), crate::ksm::merging_pages()?);
+    if let Some(copies) = crate::ksm::copies()? {
+        counts.insert(KSM_COPIES.to_owned(), copies);
+    }
     Ok(Reading { counts, misses })
 }
 

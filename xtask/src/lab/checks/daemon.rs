@@ -1,7 +1,7 @@
 //! What the daemon must have counted in each phase: the kernel's totals, split as the phase implies.
 
 use xtask::arch::Arch;
-use xtask::phase::{MERGING_PAGES, PERMISSION_FAULTS, Phase, PhaseKind, Run, Series};
+use xtask::phase::{KSM_COPIES, MERGING_PAGES, PERMISSION_FAULTS, Phase, PhaseKind, Run, Series};
 
 use super::series::{sum, values};
 use super::{Check, formula};
@@ -14,6 +14,7 @@ pub(super) fn check(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
     }
     if phase.kind != PhaseKind::LiveMerge {
         checks.extend(ksm_states(phase, moved));
+        checks.extend(ksm_breaks(run, phase, moved));
         checks.extend(split(run, phase, moved));
         checks.extend(refaults(run, phase, moved));
     }
@@ -31,6 +32,27 @@ fn ksm_states(phase: &Phase, moved: &Series) -> Vec<Check> {
         compare("ksm_pages_sharing", "ksm:pages_sharing"),
         compare("ksm_merging_pages", MERGING_PAGES),
     ]
+}
+
+/// KSM pages that were copied: for a write, or to take them out of KSM. The kernel counts both as one.
+fn ksm_breaks(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
+    let expected = match phase.kind {
+        PhaseKind::GuestWrite | PhaseKind::HostWriteMapped | PhaseKind::HostWriteUnmapped => run.pages,
+        PhaseKind::OutsideWrite => run.outside_pages,
+        _ => 0,
+    };
+    let total = |name: &str| sum(moved, name, &[]);
+    let breaks = total("ksm_cow_breaks_total");
+    let mut checks = vec![Check::numbers("ksm_cow_breaks_total", Some(expected), Some(breaks))];
+    if let Some(&copies) = phase.oracle.get(KSM_COPIES) {
+        let ours = breaks + total("ksm_unmerges_total");
+        checks.push(Check::numbers(
+            "ksm_cow_breaks_total + ksm_unmerges_total = cow_ksm",
+            Some(copies),
+            Some(ours),
+        ));
+    }
+    checks
 }
 
 /// The comparisons that hold whatever the phase does.
