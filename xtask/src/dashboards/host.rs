@@ -96,9 +96,9 @@ fn data() -> Vec<Panel> {
         )
         .ask("", of(&table::KERNEL_INFO).value())
         .columns(&[
-            Column::label("instance", "Host", 0),
-            Column::label("release", "Kernel", 0),
-            Column::label("mode", "Traced", 110),
+            Column::label("instance", "Host", 90),
+            Column::label("release", "Kernel", 185),
+            Column::label("mode", "Traced", 0),
         ])
         .size(6, 5)
         .or_say("no mmu-trace daemon is scraped"),
