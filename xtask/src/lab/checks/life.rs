@@ -154,7 +154,9 @@ fn agreement(act: &Act) -> Vec<Check> {
         series
             .iter()
             .filter(|(key, _)| {
-                !["seconds", "process_", "scrape", "probe_misses"].iter().any(|part| key.contains(part))
+                !["seconds", "process_", "scrape", "probe_misses", "bpf_runs"]
+                    .iter()
+                    .any(|part| key.contains(part))
             })
             .map(|(key, value)| (key.clone(), value.round() as i64))
             .collect()
@@ -205,6 +207,7 @@ fn modules(modules: &Modules, holds: bool) -> Vec<Check> {
             .is_some_and(|s| *s > 0.0)
     };
     let log_says = |daemon: usize, text: &str| modules.logs.get(daemon).is_some_and(|log| log.contains(text));
+    let n_gone = modules.logs.get(1).map_or(0, |log| log.matches("its probes are gone").count());
     let quality = |name: &str| {
         modules.recorded.pointer(&format!("/quality/{name}")).map_or("missing".to_owned(), Value::to_string)
     };
@@ -215,11 +218,8 @@ fn modules(modules: &Modules, holds: bool) -> Vec<Check> {
         Check::equal("the gap of the second is counted", &true, &untraced(&modules.again, 1)),
         Check::equal("the first says that it holds kvm", &holds, &log_says(0, "fentry holds the module kvm")),
         Check::equal("the first says that it released it", &true, &log_says(0, "SIGUSR1: kvm is released")),
-        Check::equal(
-            "the second says that kvm went",
-            &true,
-            &log_says(1, "kvm was unloaded: its probes are gone"),
-        ),
+        // Whether it says so before or after KVM was loaded again depends on when it looks.
+        Check::equal("the second says each time that kvm went", &2, &n_gone),
         Check::equal("the recorder was interrupted", &130, &modules.recorder_exit),
         Check::equal("its report says that kvm was replaced", &"true", &quality("kvm_replaced")),
         Check::equal("and that it is incomplete", &"false", &quality("complete")),
