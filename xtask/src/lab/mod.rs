@@ -287,7 +287,12 @@ impl Lab {
         };
         let image = initramfs::build(&kernel, &parts)?;
         let files = qemu::Files::write(&run_dir, &kernel.image, &image)?;
-        let out = out_dir(target)?;
+        // A storm leaves no capture, and must not take that of the phases away.
+        let out = if args.storm.is_some() {
+            out_dir(target)?.with_file_name(format!("{}-storm", target.name()))
+        } else {
+            out_dir(target)?
+        };
         results::clear(&out)?;
         let options = qemu::Options {
             timeout: (!args.serve).then(|| Duration::from_secs(args.timeout)),
