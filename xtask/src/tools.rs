@@ -1,5 +1,6 @@
 //! Programs that tasks call, and where the repository keeps things.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,4 +67,12 @@ pub(crate) fn first_line(command: &mut Command) -> Option<String> {
     let output =
         command.env_remove("RUSTUP_TOOLCHAIN").output().ok().filter(|output| output.status.success())?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(|line| line.trim().to_owned())
+}
+
+/// Makes an empty folder of `folder`, whatever it was.
+pub(crate) fn empty_folder(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use super::catalogue::{CHANGE_PTE, FAULT_HANDLER, HOW_TO_LOAD_KVM};
+use super::{
+    catalogue::{CHANGE_PTE, FAULT_HANDLER, HOW_TO_LOAD_KVM},
+    surroundings,
+};
 use crate::{kernel::kallsyms::Kallsyms, model::Mmu};
 
 /// One thing that tracing needs or profits from.
@@ -39,7 +42,6 @@ const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
 const BPF_SYSCTL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 const KVM: &str = "/sys/module/kvm";
-const KSM_RUN: &str = "/sys/kernel/mm/ksm/run";
 
 /// Looks at every requirement.
 #[must_use]
@@ -225,11 +227,10 @@ fn kvm(kallsyms: Option<&Kallsyms>) -> Requirement {
 }
 
 fn ksm() -> Requirement {
-    let run = fs::read_to_string(KSM_RUN);
-    let found = match run.as_deref().map(str::trim) {
-        Ok("1") => "running",
-        Ok(_) => "present, not running",
-        Err(_) => "not in this kernel",
+    let found = match surroundings::ksm().map(|ksm| ksm.run) {
+        Some(1) => "running",
+        Some(_) => "present, not running",
+        None => "not in this kernel",
     };
     let remedy = "echo 1 > /sys/kernel/mm/ksm/run starts it; without KSM there is little to see";
     requirement("KSM", Some(found == "running"), found, remedy)

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     kernel::{btf::Btf, kallsyms::Kallsyms, ksm},
     model::{
-        Backend, Counters, Histograms, Hook, HookState, Host, KsmAccount, Mmu, Quality, Snapshot, Vm,
+        Backend, Counters, Histograms, Hook, HookState, Host, Ksm, KsmAccount, Mmu, Quality, Snapshot, Vm,
         VmIdentity, Window,
     },
     vm,
@@ -217,11 +217,7 @@ impl Live {
         let slots = self.slots.used();
         self.ended.clear();
         for (slot, holder) in &slots {
-            let mut vm = self.vm(*slot, holder, rows.remove(slot).unwrap_or_default())?;
-            match &ksm {
-                Some(ksm) if vm.alive => vm.ksm = ksm::account(Path::new("/proc"), holder.tgid, ksm),
-                _ => {}
-            }
+            let vm = self.vm(*slot, holder, rows.remove(slot).unwrap_or_default(), ksm.as_ref())?;
             if !vm.alive {
                 self.ended.push(*slot);
             }
@@ -271,16 +267,19 @@ impl Live {
         Ok(rows)
     }
 
-    fn vm(&self, slot: u32, holder: &VmSlot, rows: Vec<InvalidationRow>) -> Result<Vm> {
+    fn vm(&self, slot: u32, holder: &VmSlot, rows: Vec<InvalidationRow>, ksm: Option<&Ksm>) -> Result<Vm> {
+        let alive = !self.has_ended(slot, holder)?;
+        // The process of a VM that has ended may be another one's by now.
+        let ksm = ksm.filter(|_| alive);
         let histograms =
             if self.options.vm_histograms { Some(read::histograms(&self.object.ebpf, slot)?) } else { None };
         Ok(Vm {
             identity: self.identities.get(&slot).cloned().unwrap_or_default(),
             mmu: self.mmu(holder),
-            alive: !self.has_ended(slot, holder)?,
+            alive,
             counters: self.counters(slot, rows)?,
             histograms,
-            ksm: KsmAccount::default(),
+            ksm: ksm.map(|ksm| ksm::account(Path::new("/proc"), holder.tgid, ksm)).unwrap_or_default(),
         })
     }
 

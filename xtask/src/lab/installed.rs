@@ -57,7 +57,7 @@ pub(crate) fn run(kernel: &str, root: &Path, deb: &Path) -> Result<Tally> {
     println!("lab: kernel {} ({} {})", unpacked.release, package.name(), package.version());
     prepare(root, deb, &lab, &modules::resolve(&unpacked, KVM)?)?;
     let out = tools::repository()?.join("lab-out").join(format!("installed-{kernel}"));
-    results::clear(&out)?;
+    tools::empty_folder(&out)?;
     let (files, console) = boot(&lab, &unpacked, root, &out)?;
     let groups = results::extract(&files.results, &out)
         .and_then(|()| checks::run_installed(&out))

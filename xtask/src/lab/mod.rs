@@ -293,7 +293,7 @@ impl Lab {
         } else {
             out_dir(target)?
         };
-        results::clear(&out)?;
+        tools::empty_folder(&out)?;
         let options = qemu::Options {
             timeout: (!args.serve).then(|| Duration::from_secs(args.timeout)),
             verbose: args.verbose,

@@ -11,14 +11,6 @@ use super::qemu::Fault;
 /// The last entry of an archive that is complete.
 const LAST: &str = "steps.json";
 
-/// Makes an empty folder of `out`.
-pub(super) fn clear(out: &Path) -> Result<()> {
-    if out.exists() {
-        fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))?;
-    }
-    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))
-}
-
 /// Fails if a Linux guest was reset at its start.
 pub(super) fn guest_reset(out: &Path) -> Result<()> {
     let path = out.join(guests::RESET);
@@ -47,7 +39,7 @@ mod tests {
     #[test]
     fn an_empty_disk_is_no_result() {
         let dir = std::env::temp_dir().join(format!("mmu-trace-results-{}", std::process::id()));
-        clear(&dir).unwrap();
+        crate::tools::empty_folder(&dir).unwrap();
         let disk = dir.join("disk");
         fs::write(&disk, vec![0; 4096]).unwrap();
         assert!(extract(&disk, &dir.join("out")).is_err());

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::empty;
 use crate::tools;
 
 /// The release whose packages install everywhere that ours do.
@@ -37,7 +36,7 @@ impl Chroot {
         let folder = tools::target_dir()?.join("package");
         let base = base(&folder)?;
         let root = folder.join(name);
-        empty(&root)?;
+        tools::empty_folder(&root)?;
         fs::remove_dir(&root)?;
         tools::run(Command::new("cp").args(["--archive", "--reflink=auto"]).arg(&base).arg(&root))?;
         Ok(Self { root })
@@ -80,7 +79,7 @@ fn base(folder: &Path) -> Result<PathBuf> {
     }
     tools::ensure_installed("debootstrap", "debootstrap")?;
     let partial = folder.join(format!("{SUITE}.part"));
-    empty(&partial)?;
+    tools::empty_folder(&partial)?;
     let mirror = crate::packages::archive_url("debian")?;
     let mut debootstrap = Command::new("debootstrap");
     debootstrap

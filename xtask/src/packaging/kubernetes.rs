@@ -113,7 +113,7 @@ impl Validator {
         if fs::read(&installed).is_ok_and(|have| have == wanted) {
             return Ok(Self { folder });
         }
-        super::empty(&folder)?;
+        tools::empty_folder(&folder)?;
         tools::ensure_installed("python3", "python3 python3-venv")?;
         tools::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         let mut pip = Command::new(folder.join("bin/pip"));

@@ -94,7 +94,7 @@ fn build() -> Result<Packages> {
     let dist = dist()?;
     let (debs, rpms) = (dist.join("deb"), dist.join("rpm"));
     for folder in [&debs, &rpms] {
-        empty(folder)?;
+        tools::empty_folder(folder)?;
     }
     let mut deb = tools::cargo()?;
     deb.args(["deb", "--no-build", "--package", "mmu-trace", "--target", &target, "--quiet", "--output"])
@@ -112,13 +112,6 @@ fn build() -> Result<Packages> {
         .context("cargo install --locked cargo-generate-rpm --version 0.21.1 brings what is needed")?;
     let program = build_dir.join(&target).join("release/mmu-trace");
     Ok(Packages { deb: only_file(&debs)?, rpm: only_file(&rpms)?, program })
-}
-
-fn empty(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::empty;
 use crate::lab::checks::{Check, Group};
 use crate::tools;
 
@@ -35,7 +34,7 @@ const FILES: &[&str] = &[
 pub(super) fn check(rpm: &Path) -> Result<Vec<Group>> {
     tools::ensure_installed("rpm", "rpm")?;
     let root = tools::target_dir()?.join("package/rpm");
-    empty(&root)?;
+    tools::empty_folder(&root)?;
     let system = System { root };
     let listed = system.query(&["--query", "--package", "--list"], rpm)?;
     let has = |path: &&&str| listed.lines().any(|line| line == **path);
