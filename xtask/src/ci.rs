@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{browser, dashboards, docs, ebpf, lab, packaging, prometheus, tally::Tally, tools};
+use crate::{bench, browser, dashboards, docs, ebpf, lab, packaging, prometheus, tally::Tally, tools};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,9 +32,11 @@ struct Count {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut count = Count::default();
     warn_of_skipped_tests();
-    for arguments in
-        ["fmt --all --check", "clippy --workspace --all-targets -- -D warnings", "test --workspace"]
-    {
+    for arguments in [
+        "fmt --all --check",
+        "clippy --workspace --all-targets --all-features -- -D warnings",
+        "test --workspace",
+    ] {
         count.step(&format!("cargo {arguments}"), || {
             let mut cargo = tools::cargo()?;
             if std::env::var_os(BPF_TESTS).is_none() && rustix::process::geteuid().is_root() {
@@ -58,6 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let newest = prometheus::fetch()?.join("prometheus");
             dashboards::run(&dashboards::Args::live(Some(newest)))
         });
+        count.tallied("cargo xtask bench", || bench::run_and_tally(&bench::Args::for_ci()));
         // With the captures that the lab has just made.
         count.tallied("cargo xtask browser", browser::run_and_tally);
         count.packages();

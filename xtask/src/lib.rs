@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod crowd;
+pub mod figure;
 pub mod guests;
 pub mod installed;
 pub mod life;

@@ -1,5 +1,6 @@
 //! Build, lab and check tasks: `cargo xtask <task>`.
 
+mod bench;
 mod browser;
 mod ci;
 mod dashboards;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what mmu-trace costs, and compare with the budgets.
+    Bench(bench::Args),
     /// Look at the dashboards, the HTML report, the landing page and top, in Chromium and a terminal.
     Browser(browser::Args),
     /// Run every test there is, the lab included.
@@ -49,6 +52,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
+        Task::Bench(args) => bench::run(&args),
         Task::Browser(args) => browser::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Dashboards(args) => dashboards::run(&args),

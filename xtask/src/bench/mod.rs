@@ -1,0 +1,82 @@
+//! `cargo xtask bench`: what mmu-trace costs, measured and compared with its budgets.
+//!
+//! ```text
+//!  native   a measuring program on this machine  --.
+//!  lab      a workload on an emulated KVM host   --+--> figures --> budgets --> table, JSON, verdict
+//! ```
+//!
+//! Timings of two programs are taken in one run and compared as ratios; counts are exact. Nothing is kept:
+//! what a figure may be stands in `xtask/budgets.toml`.
+
+mod budgets;
+mod native;
+mod table;
+
+use anyhow::{Result, bail};
+use xtask::figure::Figure;
+
+use self::budgets::{Budgets, Verdict};
+use crate::tally::Tally;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Measure only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What is measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Programs on this machine.
+    Native,
+}
+
+impl Part {
+    const ALL: [Self; 1] = [Self::Native];
+
+    fn measure(self) -> Result<Vec<Figure>> {
+        match self {
+            Self::Native => native::measure(),
+        }
+    }
+}
+
+impl Args {
+    /// What `cargo xtask ci` runs: everything.
+    pub(crate) fn for_ci() -> Self {
+        Self { only: Vec::new() }
+    }
+}
+
+/// Measures and compares; a figure beyond its budget is an error.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let tally = run_and_tally(args)?;
+    if tally.failed > 0 {
+        bail!("{} of {} budgets do not hold", tally.failed, tally.passed + tally.failed);
+    }
+    Ok(())
+}
+
+/// Measures, and counts the budgets that hold. The table goes to standard error, the figures as JSON to
+/// standard output.
+pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
+    let parts = if args.only.is_empty() { Part::ALL.to_vec() } else { args.only.clone() };
+    let budgets = Budgets::load()?;
+    let mut figures = Vec::new();
+    for part in &parts {
+        figures.extend(part.measure()?);
+    }
+    let is_complete = Part::ALL.iter().all(|part| parts.contains(part));
+    let verdicts = budgets.judge(&figures, is_complete);
+    eprint!("{}", table::render(&figures, &verdicts));
+    println!("{}", serde_json::to_string_pretty(&figures)?);
+    let failed = verdicts.iter().filter(|verdict| !verdict.holds()).count();
+    Ok(Tally { passed: verdicts.len() - failed, failed })
+}
+
+/// The verdict on the figure called `name`, if it has a budget.
+fn verdict_on<'a>(verdicts: &'a [Verdict], name: &str) -> Option<&'a Verdict> {
+    verdicts.iter().find(|verdict| verdict.figure == name)
+}
