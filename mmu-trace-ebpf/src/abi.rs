@@ -2,10 +2,8 @@
 //!
 //! [`ABI_VERSION`] is compared when the object is loaded and written into every capture.
 
-use crate::kind::Gap;
-
 /// Version of everything in this module; raised with every change of a layout or a discriminant.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The slot that counts what belongs to no known VM.
 pub const UNATTRIBUTED: u32 = 0;
@@ -35,7 +33,7 @@ macro_rules! wire {
 /// Lengths of arrays indexed by a kind: powers of two, so that a mask bounds the index and the
 /// verifier sees it.
 pub mod len {
-    use crate::kind::{Cause, FaultResult, Outcome};
+    use crate::kind::{Cause, FaultResult, Gap, Outcome};
 
     /// Indexed by [`Cause`].
     pub const CAUSES: usize = 32;
@@ -47,9 +45,12 @@ pub mod len {
     pub const RESULTS: usize = 8;
     /// Indexed by [`crate::histogram::bucket`].
     pub const BUCKETS: usize = 128;
+    /// Indexed by [`Gap`].
+    pub const GAPS: usize = 32;
 
     const _: () = assert!(Cause::COUNT <= CAUSES && Outcome::COUNT <= OUTCOMES);
     const _: () = assert!(Cause::N_OF_CHANGE_PTE <= CHANGE_PTE_CAUSES);
+    const _: () = assert!(Gap::COUNT <= GAPS);
     const _: () = assert!(FaultResult::COUNT <= RESULTS && crate::histogram::N_BUCKETS <= BUCKETS);
 }
 
@@ -68,7 +69,7 @@ wire! {
 }
 
 wire! {
-    /// All counters of one VM on one CPU (map `VM_STATS`, indexed by slot).
+    /// All counters of one VM in one shard (map `VM_STATS`, indexed by slot and shard).
     pub struct VmStats = 8 * (len::CHANGE_PTE_CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 10) + 32 * len::CAUSES; {
         /// `change_pte` calls by cause and outcome.
         pub change_pte: [[u64; len::OUTCOMES]; len::CHANGE_PTE_CAUSES],
@@ -102,7 +103,8 @@ wire! {
 }
 
 wire! {
-    /// The three histograms of one VM on one CPU (map `VM_HISTS`), buckets of [`crate::histogram`].
+    /// The three histograms of one VM in one shard (map `VM_HISTS`), or of the host on one CPU (map
+    /// `HOST_HISTS`); buckets of [`crate::histogram`].
     pub struct VmHistograms = 3 * 8 * len::BUCKETS; {
         /// Time inside `kvm_mmu_page_fault`.
         pub fault: [u64; len::BUCKETS],
@@ -165,7 +167,7 @@ wire! {
 }
 
 wire! {
-    /// One row of the invalidation table, per CPU.
+    /// One row of the invalidation table.
     pub struct InvalidationStats = 40; {
         /// Finished brackets.
         pub ranges: u64,
@@ -320,16 +322,21 @@ wire! {
     }
 }
 
-/// Number of entries of the per-CPU counter array `GAPS`.
-pub const N_GAPS: u32 = Gap::COUNT as u32;
+wire! {
+    /// How often each [`Gap`] happened on one CPU (map `GAPS`).
+    pub struct Gaps = 8 * len::GAPS; {
+        /// Indexed by [`Gap`].
+        pub n: [u64; len::GAPS],
+    }
+}
 
 /// Most ranges of kernel text in [`CallerRange`] table `CALLERS`.
 pub const N_CALLERS: usize = 64;
 
 wire! {
-    /// A function of the running kernel whose calls have a known cause. All 0: unused.
+    /// A function of the running kernel whose calls have a known cause. The table is sorted by `start`.
     pub struct CallerRange = 16; {
-        /// First address.
+        /// First address; `u64::MAX`: unused.
         pub start: u64,
         /// Length in bytes.
         pub len: u32,
@@ -434,8 +441,10 @@ pub mod value {
     pub const HANDLERS_BY_HVA: usize = 8;
     /// 1: KSM unmerges by unsharing, see `page::Operation::unshares`.
     pub const UNSHARES: usize = 9;
+    /// How many shards the counters of a VM have: a power of two.
+    pub const SHARDS: usize = 10;
     /// Number of indices.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 }
 
 /// Indices into the constant global `ARGS`: numbers of arguments (the return value of a function
@@ -453,18 +462,16 @@ pub mod arg {
     pub const N_WRITE_PROTECT: usize = 4;
     /// Number of arguments of `try_to_merge_one_page`.
     pub const N_MERGE: usize = 5;
-    /// Number of arguments of `__mmu_notifier_invalidate_range_start`.
-    pub const N_RANGE_START: usize = 6;
     /// Number of arguments of `get_task_mm`.
-    pub const N_GET_TASK_MM: usize = 7;
+    pub const N_GET_TASK_MM: usize = 6;
     /// Number of arguments of `kvm_handle_guest_abort`.
-    pub const N_FAULT: usize = 8;
+    pub const N_FAULT: usize = 7;
     /// Number of arguments of `kvm_pgtable_stage2_map`.
-    pub const N_STAGE2_MAP: usize = 9;
+    pub const N_STAGE2_MAP: usize = 8;
     /// Number of arguments of `kvm_pgtable_stage2_relax_perms`.
-    pub const N_STAGE2_RELAX: usize = 10;
+    pub const N_STAGE2_RELAX: usize = 9;
     /// Number of indices.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 10;
 }
 
 /// Indices into the constant global `FUNCTIONS`: addresses of the functions whose caller an fentry
@@ -505,4 +512,9 @@ pub mod driver_op {
     pub const VM_END: u64 = 11;
     /// The task exits.
     pub const TASK_EXIT: u64 = 12;
+    /// `n`: writes that many events, [`MOST_EMITTED`] at most.
+    pub const EMIT: u64 = 13;
+
+    /// Most events of one [`EMIT`].
+    pub const MOST_EMITTED: u64 = 64;
 }

@@ -78,19 +78,25 @@ pub mod call_flags {
 
 /// The cause that the table of known callers gives for a return address, before [`refine`].
 ///
-/// The table ends at its first unused entry.
+/// The table is sorted by `start`; its unused entries come last.
 #[inline(always)]
 #[must_use]
 pub fn caller_cause(caller: u64, table: &[CallerRange; N_CALLERS]) -> u8 {
-    for range in table {
-        if range.start == 0 {
-            break;
-        }
-        if caller.wrapping_sub(range.start) < range.len as u64 {
-            return range.cause as u8;
-        }
+    const { assert!(N_CALLERS.is_power_of_two()) };
+    // The black boxes keep the compiler from dropping a mask that it can prove needless and the verifier
+    // cannot, and from taking branches, of which the verifier would walk every combination.
+    let at = |index: usize| &table[core::hint::black_box(index) & (N_CALLERS - 1)];
+    let mut index = 0;
+    let mut step = N_CALLERS / 2;
+    while step > 0 {
+        let start = at(index + step).start;
+        // The borrow of `caller - start`: 1 if the range begins behind the caller.
+        let borrow = ((!caller & start) | ((!caller | start) & caller.wrapping_sub(start))) >> 63;
+        index += step & (core::hint::black_box(borrow) as usize).wrapping_sub(1);
+        step /= 2;
     }
-    Cause::Other as u8
+    let range = at(index);
+    if caller.wrapping_sub(range.start) < range.len as u64 { range.cause as u8 } else { Cause::Other as u8 }
 }
 
 /// The cause of a bracket or call: its caller's, refined by what the task is inside of.
@@ -124,6 +130,14 @@ pub fn refine(caller: u8, scopes: u32, initiator: u8, event_is_migrate: bool) ->
         Cause::Other
     };
     cause as u8
+}
+
+/// Whether whoever is this initiator will always be: kernel threads that never work in the address space of
+/// a process.
+#[inline(always)]
+#[must_use]
+pub fn is_for_good(initiator: u8) -> bool {
+    initiator == Initiator::Ksmd as u8 || initiator == Initiator::Khugepaged as u8
 }
 
 /// Who runs the operation: `current_mm` is the task's address space, 0 for a kernel thread; `comm`
@@ -226,7 +240,7 @@ mod tests {
     use crate::page::NO_RECORD;
 
     fn callers() -> [CallerRange; N_CALLERS] {
-        let mut table = [CallerRange { start: 0, len: 0, cause: 0 }; N_CALLERS];
+        let mut table = [CallerRange { start: u64::MAX, len: 0, cause: 0 }; N_CALLERS];
         table[0] = CallerRange { start: 0x1000, len: 0x100, cause: Cause::KsmWriteProtect as u32 };
         table[1] = CallerRange { start: 0x2000, len: 0x10, cause: Cause::CowHost as u32 };
         table

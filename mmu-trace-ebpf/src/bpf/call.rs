@@ -24,7 +24,6 @@ pub(super) struct Entry {
 #[derive(Clone, Copy)]
 pub(super) struct Exit {
     /// The context of an fexit program, to read arguments from; 0 in a return probe.
-    #[cfg_attr(bpf_target_arch = "aarch64", expect(dead_code, reason = "no argument is needed there"))]
     context: u64,
     /// The return value; only as many bits count as its type has.
     pub ret: u64,
@@ -87,7 +86,6 @@ impl Exit {
     }
 
     /// The argument at a position; `None` in a return probe.
-    #[cfg(bpf_target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn arg(&self, position: u64) -> Option<u64> {
         if self.context == 0 { None } else { read::at(self.context + position * 8) }

@@ -1,25 +1,29 @@
 //! Every map: key, value, who writes and reads it, how large it is, and what happens when it is full.
 //!
-//! Counters are per CPU and still added to atomically: a probe may be preempted by another task's
-//! probe on the same CPU.
+//! Counters of a VM are in shards, which CPUs share by number: enough of them that CPUs rarely meet in
+//! one, and few enough that memory and reading do not grow with the machine (a host of 640 CPUs with 256
+//! VMs would keep 290 MB of them per CPU). What all VMs share is per CPU. All are added to atomically:
+//! even on one CPU a probe may be preempted by another task's.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use mmu_trace_ebpf::{
     abi::{
-        BulkRanges, CallerRange, Event, InvalidationKey, InvalidationStats, N_CALLERS, N_GAPS, PageKey,
-        PageRecord, VmHistograms, VmSlot, VmStats,
+        BulkRanges, CallerRange, Event, Gaps, InvalidationKey, InvalidationStats, N_CALLERS, PageKey,
+        PageRecord, UNATTRIBUTED, VmHistograms, VmSlot, VmStats, value,
     },
     kind::Gap,
     page::is_pending,
     task::TaskState,
 };
+
+use super::config;
 
 /// Thread id to what it is doing. Written and read by probes; removed when the task exits.
 /// Preallocated. Full: the task's brackets and faults are not followed, `Gap::TasksFull`.
@@ -54,22 +58,27 @@ pub(super) static VM_SLOTS: Array<VmSlot> = Array::with_max_entries(256, BPF_F_M
 #[map]
 pub(super) static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(256, 0);
 
-/// VM slot to counters. Read by userspace at scrape.
+/// VM slot and shard to counters, see [`sharded`]. Userspace has it mapped and reads it at scrape.
 #[map]
-pub(super) static VM_STATS: PerCpuArray<VmStats> = PerCpuArray::with_max_entries(256, 0);
+pub(super) static VM_STATS: Array<VmStats> = Array::with_max_entries(256, BPF_F_MMAPABLE);
 
-/// VM slot to histograms, or slot 0 alone for the host.
+/// VM slot and shard to histograms, where each VM has its own. Userspace has it mapped.
 #[map]
-pub(super) static VM_HISTS: PerCpuArray<VmHistograms> = PerCpuArray::with_max_entries(256, 0);
+pub(super) static VM_HISTS: Array<VmHistograms> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The invalidation table. Full: `Gap::InvalidationsFull`.
+/// The histograms of the host, where VMs have none.
 #[map]
-pub(super) static INVALIDATIONS: PerCpuHashMap<InvalidationKey, InvalidationStats> =
-    PerCpuHashMap::with_max_entries(8_192, 0);
+pub(super) static HOST_HISTS: PerCpuArray<VmHistograms> = PerCpuArray::with_max_entries(1, 0);
 
-/// `Gap` to count.
+/// The invalidation table, sized by userspace for the number of VMs. Preallocated. Full:
+/// `Gap::InvalidationsFull`.
 #[map]
-pub(super) static GAPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(N_GAPS, 0);
+pub(super) static INVALIDATIONS: HashMap<InvalidationKey, InvalidationStats> =
+    HashMap::with_max_entries(8_192, 0);
+
+/// How often each gap happened.
+#[map]
+pub(super) static GAPS: PerCpuArray<Gaps> = PerCpuArray::with_max_entries(1, 0);
 
 /// The table of known callers, written once by userspace. Not a constant: the verifier would walk
 /// the rest of the program once for each entry's cause.
@@ -83,6 +92,9 @@ pub(super) static STARTED: Array<u64> = Array::with_max_entries(1, 0);
 /// The event stream; sized by userspace. Full: `Gap::LostEvent`.
 #[map]
 pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// `BPF_NOEXIST`.
+pub(super) const NO_EXIST: u64 = 1;
 
 /// Adds to a counter in a map value.
 #[inline(always)]
@@ -112,9 +124,9 @@ pub(super) fn count_n(gap: Gap, n: u64) {
     if n == 0 {
         return;
     }
-    if let Some(counter) = GAPS.get_ptr_mut(gap as u32) {
-        // SAFETY: the map holds aligned counters.
-        add(unsafe { &mut *counter }, n);
+    if let Some(gaps) = GAPS.get_ptr_mut(0) {
+        // SAFETY: the map holds aligned counters, only added to atomically.
+        add(unsafe { &mut (*gaps).n[gap as usize] }, n);
     }
 }
 
@@ -132,11 +144,32 @@ pub(super) fn count_since_start(gap: Gap) {
     count(if is_early { Gap::BeforeStart } else { gap });
 }
 
+/// The index of the current CPU's shard of a slot.
+#[inline(always)]
+fn sharded(slot: u32) -> u32 {
+    let n_shards = config::value(value::SHARDS);
+    // SAFETY: no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    slot.wrapping_mul(n_shards) + (cpu & n_shards.wrapping_sub(1))
+}
+
 /// The counters of a slot.
 #[inline(always)]
 pub(super) fn stats(slot: u32) -> Option<&'static mut VmStats> {
     // SAFETY: values are aligned, and every field is only added to atomically.
-    VM_STATS.get_ptr_mut(slot).map(|stats| unsafe { &mut *stats })
+    VM_STATS.get_ptr_mut(sharded(slot)).map(|stats| unsafe { &mut *stats })
+}
+
+/// The histograms of a slot, or those of the host.
+#[inline(always)]
+pub(super) fn histograms(slot: u32) -> Option<&'static mut VmHistograms> {
+    let histograms = if config::value(value::VM_HISTOGRAMS) == 1 {
+        VM_HISTS.get_ptr_mut(sharded(slot))
+    } else {
+        HOST_HISTS.get_ptr_mut(UNATTRIBUTED)
+    };
+    // SAFETY: as for the counters.
+    histograms.map(|histograms| unsafe { &mut *histograms })
 }
 
 /// The state of a task, if it has one.
@@ -180,14 +213,13 @@ pub(super) fn settle(page: &mut PageRecord, now_ns: u64) {
     page.taken_ns = now_ns;
 }
 
-/// Creates or replaces the record of a page.
+/// Creates the record of a page that has none, or replaces one from before the VM began.
 #[inline(always)]
 pub(super) fn put_page(key: &PageKey, record: &PageRecord) {
-    let is_new = PAGES.get_ptr(key).is_none();
-    if PAGES.insert(key, record, 0).is_err() {
-        count(Gap::PagesFull);
-    } else if is_new {
+    if PAGES.insert(key, record, NO_EXIST).is_ok() {
         count(Gap::PageCreated);
+    } else if PAGES.insert(key, record, 0).is_err() {
+        count(Gap::PagesFull);
     }
 }
 

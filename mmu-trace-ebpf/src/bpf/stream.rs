@@ -11,9 +11,10 @@ use super::{
     maps::{EVENTS, count},
 };
 
-/// Writes one event. Nobody is woken: the reader comes by itself, often enough for the ring's size.
+/// Writes the event that `describe` gives; it is not asked while nobody records. Nobody is woken: the reader
+/// comes by itself, often enough for the ring's size.
 #[inline(always)]
-pub(super) fn emit(event: &Event) {
+pub(super) fn emit(describe: impl FnOnce() -> Event) {
     if config::value(value::RECORDING) != 1 {
         return;
     }
@@ -21,6 +22,6 @@ pub(super) fn emit(event: &Event) {
         count(Gap::LostEvent);
         return;
     };
-    entry.write(*event);
+    entry.write(describe());
     entry.submit(BPF_RB_NO_WAKEUP as u64);
 }

@@ -13,7 +13,7 @@ use mmu_trace_ebpf::{
 
 use super::{
     config,
-    maps::{FREE_SLOTS, VM_SLOTS, VMS, add, count},
+    maps::{FREE_SLOTS, NO_EXIST, VM_SLOTS, VMS, add, count},
     read::{self, Process},
     stream,
 };
@@ -51,12 +51,9 @@ pub(super) fn register(mm: u64, kvm: u64, process: Process) -> u32 {
         let _ = FREE_SLOTS.push(slot, 0);
         return slot_of(mm);
     }
-    stream::emit(&event(event_kind::VM_START, slot, tgid, created_ns));
+    stream::emit(|| event(event_kind::VM_START, slot, tgid, created_ns));
     slot
 }
-
-/// `BPF_NOEXIST`.
-const NO_EXIST: u64 = 1;
 
 /// A `struct kvm` is being created in the current task's address space.
 #[inline(always)]
@@ -130,7 +127,7 @@ pub(super) fn end(mm: u64) {
     }
     // SAFETY: no preconditions.
     holder.ended_ns = unsafe { bpf_ktime_get_ns() };
-    stream::emit(&event(event_kind::VM_END, slot, holder.tgid, holder.ended_ns));
+    stream::emit(|| event(event_kind::VM_END, slot, holder.tgid, holder.ended_ns));
     if is_dead {
         let _ = VMS.remove(mm);
     }

@@ -120,9 +120,9 @@ fn functions(kallsyms: &Kallsyms) -> [u64; function::COUNT] {
     functions
 }
 
-/// The table of known callers for this kernel; the names that did not fit are returned too.
+/// The table of known callers for this kernel, sorted; the names that did not fit are returned too.
 pub(super) fn callers(kallsyms: &Kallsyms) -> ([CallerRange; N_CALLERS], Vec<String>) {
-    let mut table = [CallerRange { start: 0, len: 0, cause: Cause::Other as u32 }; N_CALLERS];
+    let mut table = [CallerRange { start: u64::MAX, len: 0, cause: Cause::Other as u32 }; N_CALLERS];
     let mut n = 0;
     let mut left_out = Vec::new();
     for (symbol, cause) in CALLERS {
@@ -137,5 +137,6 @@ pub(super) fn callers(kallsyms: &Kallsyms) -> ([CallerRange; N_CALLERS], Vec<Str
             n += 1;
         }
     }
+    table.sort_unstable_by_key(|range| range.start);
     (table, left_out)
 }

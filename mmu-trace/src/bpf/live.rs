@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use mmu_trace_ebpf::{
     abi::{self, Event, FIRST_SLOT, OTHER, UNATTRIBUTED, VmSlot},
-    kind::{Cause, Gap},
+    kind::Cause,
 };
 use zerocopy::FromBytes;
 
@@ -15,6 +15,8 @@ use super::{
     accounts::{Accounts, Programs},
     catalogue::HOOKS,
     constants::{self, Constants},
+    counters::{self, CounterTable},
+    evictions::Evictions,
     holder, host,
     ladder::{self, Ladder},
     object::{self, LoadedObject, Setup},
@@ -32,10 +34,6 @@ use crate::{
     },
     vm,
 };
-
-/// Page records the kernel side keeps; beyond half of it records that were evicted while they waited
-/// are looked for, which means walking the map.
-const PAGE_CAPACITY: u64 = 131_072;
 
 /// How to trace.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +54,8 @@ pub struct Live {
     /// Keeps the tracing programs attached.
     _links: Vec<TracingLink>,
     slots: SlotTable,
+    counters: CounterTable,
+    evictions: Evictions,
     /// What is attached.
     programs: Programs,
     hooks: Vec<Hook>,
@@ -87,6 +87,24 @@ impl Live {
         if let Some(obstacle) = host::find_obstacles().into_iter().next() {
             return Err(obstacle.into());
         }
+        Self::start_with(options, attach)
+    }
+
+    /// Loads the object and attaches nothing: the driver plays what the hooks would see.
+    ///
+    /// # Errors
+    /// The kernel refuses the object.
+    #[cfg(feature = "bench")]
+    pub fn unattached(options: Options) -> Result<(Self, super::Driver)> {
+        let mut live = Self::start_with(options, |_, _, _, _| Ok(Default::default()))?;
+        let driver = super::Driver::load(&mut live.object.ebpf)?;
+        Ok((live, driver))
+    }
+
+    fn start_with(
+        options: Options,
+        attach: fn(&mut LoadedObject, &Btf, &Kallsyms, BackendChoice) -> Result<Attached>,
+    ) -> Result<Self> {
         // Before anything of KVM is looked at: one that is replaced meanwhile must show.
         let kvm = host::kvm_instance();
         let btf = Btf::load().context("cannot read the kernel's BTF")?;
@@ -97,6 +115,7 @@ impl Live {
             recording: options.recording,
             vm_histograms: options.vm_histograms,
             n_slots: options.max_vms + FIRST_SLOT,
+            n_shards: counters::n_shards(n_cpus()?),
         };
         let mut object = object::load(&constants, &callers, setup)?;
         read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
@@ -111,6 +130,8 @@ impl Live {
         let mut live = Self {
             _links: links,
             slots: SlotTable::new(&object.ebpf)?,
+            counters: CounterTable::new(&object.ebpf, setup.n_shards, setup.vm_histograms)?,
+            evictions: Evictions::default(),
             programs,
             hooks,
             events: btf.enum_variants("mmu_notifier_event").unwrap_or_default(),
@@ -234,7 +255,7 @@ impl Live {
         Ok(Snapshot {
             host: self.host.clone(),
             window: self.window(),
-            quality: self.quality_with(accounts.misses)?,
+            quality: self.quality(accounts.misses)?,
             histograms: self.host_histograms(&vms)?,
             vms,
             unattributed,
@@ -252,7 +273,11 @@ impl Live {
         for slot in std::mem::take(&mut self.ended) {
             let Some(holder) = slots.get(&slot) else { continue };
             if self.has_ended(slot, holder)? {
-                read::free_slot(&mut self.object.ebpf, slot, holder)?;
+                let (slots, counters) = (&self.slots, &self.counters);
+                read::free_slot(&mut self.object.ebpf, slot, holder, || {
+                    counters.zero(slot);
+                    slots.zero(slot);
+                })?;
                 self.identities.remove(&slot);
             }
         }
@@ -271,14 +296,12 @@ impl Live {
         let alive = !self.has_ended(slot, holder)?;
         // The process of a VM that has ended may be another one's by now.
         let ksm = ksm.filter(|_| alive);
-        let histograms =
-            if self.options.vm_histograms { Some(read::histograms(&self.object.ebpf, slot)?) } else { None };
         Ok(Vm {
             identity: self.identities.get(&slot).cloned().unwrap_or_default(),
             mmu: self.mmu(holder),
             alive,
             counters: self.counters(slot, rows)?,
-            histograms,
+            histograms: self.counters.histograms(slot)?,
             ksm: ksm.map(|ksm| ksm::account(Path::new("/proc"), holder.tgid, ksm)).unwrap_or_default(),
         })
     }
@@ -289,8 +312,7 @@ impl Live {
         if counters.is_empty() {
             return Ok(None);
         }
-        let histograms =
-            if self.options.vm_histograms { Some(read::histograms(&self.object.ebpf, OTHER)?) } else { None };
+        let histograms = self.counters.histograms(OTHER)?;
         let identity = VmIdentity { name: vm::OTHER.to_owned(), ..VmIdentity::default() };
         Ok(Some(Vm { identity, mmu: None, alive: true, counters, histograms, ksm: KsmAccount::default() }))
     }
@@ -317,7 +339,7 @@ impl Live {
     }
 
     fn counters(&self, slot: u32, rows: Vec<InvalidationRow>) -> Result<Counters> {
-        let mut counters = read::counters(&self.object.ebpf, slot)?;
+        let mut counters = self.counters.counters(slot)?;
         counters.invalidations = rows
             .into_iter()
             .map(|row| {
@@ -345,28 +367,23 @@ impl Live {
         Window { start_unix_ns: self.start_unix_ns, seconds: self.started.elapsed().as_secs_f64() }
     }
 
-    /// What is attached, and what was lost or missed.
+    /// Whether the counters can be read.
     ///
     /// # Errors
-    /// If the counters cannot be read.
-    pub fn quality(&self) -> Result<Quality> {
-        self.quality_with(self.accounts()?.misses)
+    /// If they cannot.
+    pub fn check(&self) -> Result<()> {
+        read::gaps(&self.object.ebpf)?;
+        self.accounts().map(drop)
     }
 
     fn accounts(&self) -> Result<Accounts> {
         self.programs.accounts().context("cannot ask for the programs' accounts")
     }
 
-    fn quality_with(&self, probe_misses: BTreeMap<String, u64>) -> Result<Quality> {
+    /// What is attached, and what was lost or missed.
+    fn quality(&mut self, probe_misses: BTreeMap<String, u64>) -> Result<Quality> {
         let mut gaps = read::gaps(&self.object.ebpf)?;
-        let created = gaps.remove(&Gap::PageCreated).unwrap_or(0);
-        let pending = gaps.remove(&Gap::PagePending).unwrap_or(0);
-        let waiting = pending.saturating_sub(gaps.remove(&Gap::PageSettled).unwrap_or(0));
-        let evicted_pages = if created > PAGE_CAPACITY / 2 {
-            waiting.saturating_sub(read::n_waiting_pages(&self.object.ebpf)?)
-        } else {
-            0
-        };
+        let evicted_pages = self.evictions.count(&self.object.ebpf, &mut gaps, self.options.recording)?;
         Ok(Quality {
             gaps,
             probe_misses,
@@ -378,7 +395,10 @@ impl Live {
     }
 
     fn host_histograms(&self, vms: &[Vm]) -> Result<Histograms> {
-        let mut total = read::histograms(&self.object.ebpf, UNATTRIBUTED)?;
+        let mut total = match self.counters.histograms(UNATTRIBUTED)? {
+            Some(unattributed) => unattributed,
+            None => counters::host_histograms(&self.object.ebpf)?,
+        };
         for histograms in vms.iter().filter_map(|vm| vm.histograms.as_ref()) {
             add(&mut total.fault, &histograms.fault);
             add(&mut total.refault, &histograms.refault);
@@ -394,12 +414,15 @@ fn add(total: &mut BTreeMap<u16, u64>, part: &BTreeMap<u16, u64>) {
     }
 }
 
+/// The links of tracing programs, which stay attached with them, and what became of each hook.
+type Attached = (Vec<TracingLink>, Vec<Hook>);
+
 fn attach(
     object: &mut LoadedObject,
     btf: &Btf,
     kallsyms: &Kallsyms,
     backend: BackendChoice,
-) -> Result<(Vec<TracingLink>, Vec<Hook>)> {
+) -> Result<Attached> {
     let ladder = Ladder { btf, kallsyms, backend };
     let mut links = Vec::new();
     let mut hooks = vec![ladder::attach_task_exit(&mut object.ebpf)];
@@ -425,6 +448,11 @@ fn refusal(hook: &Hook) -> Obstacle {
 fn take_ring(object: &mut LoadedObject) -> Result<RingBuf<MapData>> {
     let map = object.ebpf.take_map("EVENTS").context("the object has no map EVENTS")?;
     Ok(RingBuf::try_from(map)?)
+}
+
+/// CPUs that this host may ever have.
+fn n_cpus() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))
 }
 
 fn monotonic_ns() -> u64 {

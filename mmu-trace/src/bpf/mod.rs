@@ -5,18 +5,25 @@
 //! - `object`, `side`, `sys`: loading, through aya and beside it;
 //! - `ladder`, `pseudo`: attaching, and what is reported like a hook;
 //! - `host`, `surroundings`: what this host is and offers;
-//! - `read`, `slots`, `holder`, `accounts`: maps and the kernel's own counts to model;
-//! - [`Live`]: all of it together.
+//! - `read`, `slots`, `counters`, `holder`, `accounts`, `evictions`: maps and the kernel's own counts to model, through
+//!   `mapped` and `batch`;
+//! - [`Live`]: all of it together; `driver` runs the object's programs without it.
 
 mod accounts;
+mod batch;
 mod catalogue;
 mod constants;
-#[cfg(test)]
+mod counters;
+#[cfg(any(test, feature = "bench"))]
 mod driver;
+#[cfg(test)]
+mod driver_tests;
+mod evictions;
 mod holder;
 mod host;
 mod ladder;
 mod live;
+mod mapped;
 mod object;
 mod pseudo;
 mod read;
@@ -25,6 +32,8 @@ mod slots;
 mod surroundings;
 mod sys;
 
+#[cfg(any(test, feature = "bench"))]
+pub use driver::Driver;
 pub use host::{
     KvmInstance, Obstacle, Requirement, find_obstacles, kvm_instance, kvm_is_loaded, must_wait_for_kvm,
     requirements,

@@ -22,6 +22,10 @@ const RING_BYTES: u32 = 16 << 20;
 /// The smallest ring buffer there is, where nobody records.
 const NO_RING_BYTES: u32 = 4096;
 
+/// Rows of the invalidation table for each VM, on average: a VM has one for each cause, initiator and event that
+/// it has seen together, which are about a dozen.
+const ROWS_PER_VM: u32 = 32;
+
 /// What the object is loaded for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
@@ -31,6 +35,8 @@ pub(super) struct Setup {
     pub vm_histograms: bool,
     /// Number of VM slots, those included that belong to no VM alone.
     pub n_slots: u32,
+    /// How many shards the counters of a VM have, see `counters::n_shards`.
+    pub n_shards: u32,
 }
 
 /// The loaded object.
@@ -52,6 +58,7 @@ pub(super) fn load(
     values[value::RECORDING] = u32::from(setup.recording);
     values[value::VM_HISTOGRAMS] = u32::from(setup.vm_histograms);
     values[value::TRACER_TGID] = std::process::id();
+    values[value::SHARDS] = setup.n_shards;
     let globals = [
         ("OFFSETS", constants.offsets.as_bytes()),
         ("VALUES", values.as_bytes()),
@@ -73,13 +80,15 @@ pub(super) fn load(
     Ok(LoadedObject { ebpf, side })
 }
 
-fn map_sizes(setup: Setup) -> [(&'static str, u32); 6] {
+fn map_sizes(setup: Setup) -> [(&'static str, u32); 7] {
+    let n_counters = setup.n_slots * setup.n_shards;
     [
         ("VM_SLOTS", setup.n_slots),
         ("FREE_SLOTS", setup.n_slots),
-        ("VM_STATS", setup.n_slots),
+        ("VM_STATS", n_counters),
         ("BULK_RANGES", setup.n_slots),
-        ("VM_HISTS", if setup.vm_histograms { setup.n_slots } else { 1 }),
+        ("INVALIDATIONS", setup.n_slots * ROWS_PER_VM),
+        ("VM_HISTS", if setup.vm_histograms { n_counters } else { 1 }),
         ("EVENTS", if setup.recording { RING_BYTES } else { NO_RING_BYTES }),
     ]
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use aya::maps::Map;
@@ -56,7 +56,7 @@ impl SideLoader {
             .maps
             .drain()
             .map(|(name, map)| {
-                let fd = ebpf.map(&name).and_then(map_fd);
+                let fd = ebpf.map(&name).and_then(map_fd).map(|fd| fd.as_raw_fd());
                 fd.map(|fd| (name.clone(), fd, map)).ok_or_else(|| anyhow::anyhow!("no map {name}"))
             })
             .collect::<anyhow::Result<_>>()?;
@@ -119,16 +119,15 @@ fn refused(step: &str, error: &io::Error) -> io::Error {
 }
 
 /// The descriptor of a map that aya created.
-fn map_fd(map: &Map) -> Option<RawFd> {
+pub(super) fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
     let data = match map {
         Map::Array(d)
         | Map::HashMap(d)
         | Map::LruHashMap(d)
         | Map::PerCpuArray(d)
-        | Map::PerCpuHashMap(d)
         | Map::Queue(d)
         | Map::RingBuf(d) => d,
         _ => return None,
     };
-    Some(data.fd().as_fd().as_raw_fd())
+    Some(data.fd().as_fd())
 }

@@ -1,4 +1,4 @@
-//! The `bpf(2)` calls that aya does not make: loading a tracing program against a module's BTF.
+//! The `bpf(2)` calls that aya does not make, or not as we need them.
 
 use std::{
     ffi::CStr,
@@ -17,13 +17,18 @@ const LOG_SIZE: usize = 1 << 16;
 /// How much of the log's end goes into an error.
 const LOG_TAIL: usize = 400;
 
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+/// One call of `bpf(2)`.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: `attr` is a whole, initialised `bpf_attr`; pointers inside it outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as u32, attr, size_of::<bpf_attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-fn zeroed() -> bpf_attr {
+/// Arguments of a call, all zero.
+pub(super) fn zeroed() -> bpf_attr {
     // SAFETY: every field of the union is plain data, for which zero is valid.
     unsafe { std::mem::zeroed() }
 }

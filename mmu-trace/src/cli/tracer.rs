@@ -222,7 +222,7 @@ impl Tracer {
     /// Reads the counters of what may have been missed, to see that the kernel's maps can be read.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         match &self.lock().state {
-            State::Running { live, .. } => live.quality().map(drop).context("reading the counters"),
+            State::Running { live, .. } => live.check().context("reading the counters"),
             State::Waiting | State::Released(_) => Ok(()),
         }
     }

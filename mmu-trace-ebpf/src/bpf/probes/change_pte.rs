@@ -59,8 +59,14 @@ fn subscriber_probe(_: &Entry) -> Option<()> {
 
 #[inline(always)]
 fn handler_probe(_: &Entry) -> Option<()> {
+    mark(entered_handler())
+}
+
+/// What it means that KVM's handler was entered. The older one takes any address of the VMM.
+#[inline(always)]
+fn entered_handler() -> u8 {
     let by_hva = config::value(value::HANDLERS_BY_HVA) == 1;
-    mark(call_flags::SUBSCRIBER | if by_hva { 0 } else { call_flags::HANDLED })
+    call_flags::SUBSCRIBER | if by_hva { 0 } else { call_flags::HANDLED }
 }
 
 /// The older handler has found a memslot.
@@ -69,9 +75,10 @@ fn memslot_probe(_: &Entry) -> Option<()> {
     mark(call_flags::SUBSCRIBER | call_flags::HANDLED)
 }
 
+/// The handler ends. Where that can be seen without a return probe, its entry is not looked at.
 #[inline(always)]
 fn handler_returned(call: &Exit) -> Option<()> {
-    if call.truth() { mark(call_flags::CHANGED) } else { None }
+    mark(entered_handler() | if call.truth() { call_flags::CHANGED } else { 0 })
 }
 
 /// Marks the current task's open call.
@@ -155,7 +162,7 @@ pub(super) fn close(task: &mut TaskState, tid: u32, now: u64) -> Option<()> {
         add(&mut stats.change_pte_ns, call.ns);
     }
     count_call(stats, call.cause, outcome);
-    stream::emit(&Event {
+    stream::emit(|| Event {
         ts_ns: now,
         kind: event_kind::CHANGE_PTE,
         cause: call.cause,

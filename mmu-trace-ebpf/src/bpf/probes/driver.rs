@@ -1,11 +1,18 @@
 //! Runs the probes' bodies without their hooks, for `BPF_PROG_TEST_RUN`: tests and benchmarks of the
 //! in-kernel logic on a machine that has neither KVM nor kprobes. Never attached.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use mmu_trace_ebpf::{abi::driver_op, decide::call_flags};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use mmu_trace_ebpf::{
+    abi::{Event, FIRST_SLOT, driver_op, event_flags, event_kind},
+    decide::call_flags,
+    kind::{Cause, FaultResult, Initiator},
+};
 
 use super::{
-    super::{read::Process, vm},
+    super::{
+        read::{self, Process},
+        stream, vm,
+    },
     change_pte, invalidate,
     invalidate::Range,
     ksm, kvm_mmu, lifetime, page_fault,
@@ -30,7 +37,7 @@ fn driver(ctx: RawTracePointContext) -> i32 {
             let changed = if arg(2) != 0 { call_flags::CHANGED } else { 0 };
             change_pte::mark(call_flags::SUBSCRIBER | handled | changed)
         }
-        driver_op::UNMAP => kvm_mmu::unmapped(arg(1) != 0),
+        driver_op::UNMAP => kvm_mmu::unmapped(arg(1) != 0).map(|_| ()),
         driver_op::FLUSH => kvm_mmu::flushed(),
         driver_op::FAULT => page_fault::begin(arg(1), vm::slot_of(arg(1)), arg(2), arg(3) as u8).map(|_| ()),
         driver_op::FAULT_END => {
@@ -50,7 +57,38 @@ fn driver(ctx: RawTracePointContext) -> i32 {
             Some(())
         }
         driver_op::TASK_EXIT => lifetime::task_exited(),
+        driver_op::EMIT => {
+            emit(arg(1));
+            Some(())
+        }
         _ => None,
     };
     done.is_some() as i32
+}
+
+/// Writes `n` events as a busy guest would make them.
+#[inline(always)]
+fn emit(n: u64) {
+    for index in 0..driver_op::MOST_EMITTED {
+        if index >= n {
+            break;
+        }
+        // SAFETY: no preconditions.
+        let now = unsafe { bpf_ktime_get_ns() };
+        stream::emit(|| Event {
+            ts_ns: now,
+            kind: event_kind::PAGE_FAULT,
+            cause: Cause::KsmWriteProtect as u8,
+            initiator: Initiator::Vcpu as u8,
+            detail: FaultResult::Fixed as u8,
+            flags: event_flags::REFAULT | event_flags::AVOIDABLE,
+            tid: read::current_ids().0,
+            slot: FIRST_SLOT,
+            addr: 0x7f00_0000_0000 + (now << 8 & 0xffff_f000),
+            value: now << 8 & 0xffff_f000,
+            caller: 0,
+            duration_ns: now & 0xffff,
+            delay_ns: now & 0xfff_ffff,
+        });
+    }
 }

@@ -6,13 +6,13 @@
 //! void __mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range);                // 6.6
 //! ```
 //! (`mm/mmu_notifier.c`.) Up to 6.5 the range names its `vma` first and its `mm` second; BTF knows.
-//! There is no return probe on the start function, whose caller is read: a bracket whose
-//! non-blocking start failed is told by `TaskState::push`, and by fexit where that works.
+//! Nothing looks at the return of the start function: a bracket whose non-blocking start failed is told by
+//! `TaskState::push`.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
-        BulkRange, Event, FIRST_SLOT, InvalidationKey, InvalidationStats, N_BULK, OTHER, PageKey, arg,
+        BulkRange, Event, FIRST_SLOT, InvalidationKey, InvalidationStats, N_BULK, OTHER, PageKey,
         event_flags, event_kind, function, offset, value,
     },
     decide::{self, bracket_flags},
@@ -24,16 +24,18 @@ use mmu_trace_ebpf::{
 use super::{
     super::{
         arch,
-        call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
+        call::{Entry, caller_hook, entry_hook},
         config,
-        maps::{self, BULK_RANGES, CALLERS, INVALIDATIONS, add, count, count_n, count_since_start, element},
+        maps::{
+            self, BULK_RANGES, CALLERS, INVALIDATIONS, NO_EXIST, add, count, count_n, count_since_start,
+            element,
+        },
         read, stream, vm,
     },
     change_pte, cow,
 };
 
 caller_hook!(fe_range_start, kp_range_start, function::RANGE_START, 1, start_probe);
-exit_hook!(fx_range_start, kr_range_start, arg::N_RANGE_START, start_failed);
 entry_hook!(fe_range_end, kp_range_end, end_probe);
 
 /// What a probe reads from `struct mmu_notifier_range`.
@@ -66,28 +68,12 @@ fn end_probe(call: &Entry) -> Option<()> {
     finish(read::member(range, offset::RANGE_MM)?, read::member(range, offset::RANGE_START)?)
 }
 
-/// A start that failed has no end: its bracket goes.
-#[inline(always)]
-fn start_failed(call: &Exit) -> Option<()> {
-    if call.int() == 0 {
-        return None;
-    }
-    let task = maps::task(read::current_ids().0)?;
-    if task.overflow > 0 {
-        task.overflow -= 1;
-    } else if task.depth > 0 {
-        task.depth -= 1;
-    }
-    count(Gap::AbandonedBracket);
-    Some(())
-}
-
 /// Opens a bracket.
 #[inline(always)]
 pub(super) fn begin(range: &Range) -> Option<()> {
     let (tid, _) = read::current_ids();
     let task = maps::task_or_new(tid)?;
-    let initiator = initiator(range.mm, task.scopes);
+    let initiator = initiator(task, range.mm);
     let cause = cause(range.caller, task.scopes, initiator, range.event);
     let bracket = Bracket {
         mm: range.mm,
@@ -148,12 +134,19 @@ fn orphan(task: &mut TaskState) {
     }
 }
 
-/// Who runs the operation on `mm`.
+/// Who runs the operation on `mm`. The kernel's own threads that are somebody for good are asked once.
 #[inline(always)]
-fn initiator(mm: u64, scopes: u32) -> u8 {
+fn initiator(task: &mut TaskState, mm: u64) -> u8 {
+    if task.initiator != 0 {
+        return task.initiator;
+    }
     let current_mm = read::current_mm().unwrap_or(mm);
     let comm = if current_mm == 0 { read::current_comm() } else { 0 };
-    decide::initiator(current_mm, mm, scopes, comm)
+    let initiator = decide::initiator(current_mm, mm, task.scopes, comm);
+    if decide::is_for_good(initiator) {
+        task.initiator = initiator;
+    }
+    initiator
 }
 
 /// Why: the caller's cause, refined.
@@ -297,11 +290,10 @@ fn note_invalidation(bracket: &Bracket, now: u64) {
 #[inline(always)]
 fn invalidation_row(key: &InvalidationKey) -> Option<&'static mut InvalidationStats> {
     const EMPTY: InvalidationStats = InvalidationStats { ranges: 0, pages: 0, zapped: 0, ns: 0, caller: 0 };
-    // BPF_NOEXIST: another CPU's row must not be overwritten.
-    const NO_EXIST: u64 = 1;
     let row = match INVALIDATIONS.get_ptr_mut(key) {
         Some(row) => row,
         None => {
+            // Another CPU's row must not be overwritten.
             let _ = INVALIDATIONS.insert(key, &EMPTY, NO_EXIST);
             INVALIDATIONS.get_ptr_mut(key)?
         }
@@ -314,7 +306,7 @@ fn invalidation_row(key: &InvalidationKey) -> Option<&'static mut InvalidationSt
 fn emit(bracket: &Bracket, tid: u32, now: u64) {
     let hit = if bracket.flags & bracket_flags::HIT != 0 { event_flags::HIT } else { 0 };
     let zapped = if bracket_flags::zapped(bracket.flags) { event_flags::ZAPPED } else { 0 };
-    stream::emit(&Event {
+    stream::emit(|| Event {
         ts_ns: now,
         kind: event_kind::INVALIDATION,
         cause: bracket.cause,

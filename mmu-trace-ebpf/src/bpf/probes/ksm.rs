@@ -7,11 +7,11 @@
 //! unsigned long change_prot_numa(struct vm_area_struct *vma, unsigned long addr, unsigned long end);
 //! ```
 //! (`mm/ksm.c`, `mm/mempolicy.c`.) Compilers rename them (`.isra.0`, `.constprop.0`); userspace
-//! attaches to the renamed ones. Only scopes and return values are used, no arguments.
+//! attaches to the renamed ones. Of KSM's only scopes and return values are used, no arguments.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, PageKey, arg, event_kind},
+    abi::{Event, PageKey, UNATTRIBUTED, arg, event_kind, offset},
     decide::scope,
     kind::{Cause, Gap, Initiator},
     page::pte_state,
@@ -21,7 +21,7 @@ use mmu_trace_ebpf::{
 use super::super::{
     call::{Entry, Exit, entry_hook, exit_hook},
     maps::{self, add, count},
-    read, stream,
+    read, stream, vm,
 };
 
 entry_hook!(fe_ksm_wp, kp_ksm_wp, write_protect_probe);
@@ -63,8 +63,13 @@ fn break_returned(_: &Exit) -> Option<()> {
     leave(scope::KSM_BREAK, 0)
 }
 
+/// Every process is scanned; address spaces without KVM are left at once.
 #[inline(always)]
-fn numa_probe(_: &Entry) -> Option<()> {
+fn numa_probe(call: &Entry) -> Option<()> {
+    let mm = read::member(call.args[0], offset::VMA_MM)?;
+    if vm::slot_of(mm) == UNATTRIBUTED {
+        return None;
+    }
     enter(scope::NUMA)
 }
 
@@ -145,7 +150,7 @@ fn merged(task: &mut TaskState, ret: i32) -> Option<()> {
 
 #[inline(always)]
 fn emit(ksm: &KsmOp, ret: i32) {
-    stream::emit(&Event {
+    stream::emit(|| Event {
         // SAFETY: no preconditions.
         ts_ns: unsafe { bpf_ktime_get_ns() },
         kind: event_kind::KSM_MERGE,

@@ -30,11 +30,16 @@ fn unmap_probe(call: &Entry) -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     let top = task.top()?;
     mark_found(top);
-    if top.slot == UNATTRIBUTED {
-        let kvm = call.args[0];
+    attribute(top, call.args[0])
+}
+
+/// KVM itself names the VM, which may not be known yet.
+#[inline(always)]
+fn attribute(bracket: &mut Bracket, kvm: u64) -> Option<()> {
+    if bracket.slot == UNATTRIBUTED {
         let mm: u64 = read::member(kvm, offset::KVM_MM)?;
-        if mm == top.mm {
-            top.slot = vm::slot_or_register(mm, kvm);
+        if mm == bracket.mm {
+            bracket.slot = vm::slot_or_register(mm, kvm);
         }
     }
     Some(())
@@ -47,9 +52,11 @@ fn mark_found(bracket: &mut Bracket) {
     }
 }
 
+/// An fexit program sees the arguments, and needs no entry before it.
 #[inline(always)]
 fn unmap_returned(call: &Exit) -> Option<()> {
-    unmapped(call.truth())
+    let top = unmapped(call.truth())?;
+    attribute(top, call.arg(0)?)
 }
 
 #[inline(always)]
@@ -59,13 +66,13 @@ fn flush_probe(_: &Entry) -> Option<()> {
 
 /// KVM's unmap ended in the current task's innermost bracket.
 #[inline(always)]
-pub(super) fn unmapped(zapped: bool) -> Option<()> {
+pub(super) fn unmapped(zapped: bool) -> Option<&'static mut Bracket> {
     let top = maps::task(read::current_ids().0)?.top()?;
     mark_found(top);
     if zapped {
         top.flags |= bracket_flags::HIT | bracket_flags::ZAPPED;
     }
-    Some(())
+    Some(top)
 }
 
 /// KVM flushed TLBs, perhaps inside a bracket.

@@ -2,10 +2,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{
-        Event, N_BULK, PageKey, PageRecord, UNATTRIBUTED, VmHistograms, event_flags, event_kind, offset,
-        value,
-    },
+    abi::{Event, N_BULK, PageKey, PageRecord, event_flags, event_kind, offset},
     decide::scope,
     histogram::bucket,
     kind::{FaultResult, Gap, Initiator},
@@ -14,8 +11,8 @@ use mmu_trace_ebpf::{
 };
 
 use super::super::{
-    arch, config,
-    maps::{self, BULK_RANGES, VM_HISTS, add, count, count_since_start, element},
+    arch,
+    maps::{self, BULK_RANGES, add, count, count_since_start, element},
     read, stream, vm,
 };
 
@@ -148,9 +145,8 @@ fn take_record(key: &PageKey, slot: u32, hva: u64, t0_ns: u64) -> PageRecord {
 
 #[inline(always)]
 fn ranges_around(slot: u32, hva: u64) -> Around {
-    let Some(bulk) = BULK_RANGES.get(slot) else {
-        return Around { newest_ns: 0, newest_cause: 0, zap_cause: 0, zap_ns: 0 };
-    };
+    const NOTHING: Around = Around { newest_ns: 0, newest_cause: 0, zap_cause: 0, zap_ns: 0 };
+    let Some(bulk) = BULK_RANGES.get(slot).filter(|bulk| bulk.n != 0) else { return NOTHING };
     let zero = bulk.zero;
     let mut around =
         Around { newest_ns: zero, newest_cause: zero as u32, zap_cause: zero as u32, zap_ns: zero };
@@ -206,10 +202,7 @@ pub(in super::super) fn finish() -> Option<()> {
 
 #[inline(always)]
 fn note_durations(fault: &Fault, ns: u64, refault: bool) -> Option<()> {
-    let per_vm = config::value(value::VM_HISTOGRAMS) == 1;
-    let slot = if per_vm { fault.slot } else { UNATTRIBUTED };
-    // SAFETY: aligned counters, only added to atomically.
-    let histograms: &mut VmHistograms = unsafe { &mut *VM_HISTS.get_ptr_mut(slot)? };
+    let histograms = maps::histograms(fault.slot)?;
     let duration = bucket(ns);
     add(element(&mut histograms.fault, duration), 1);
     if refault {
@@ -222,7 +215,7 @@ fn note_durations(fault: &Fault, ns: u64, refault: bool) -> Option<()> {
 #[inline(always)]
 fn emit(fault: &Fault, now: u64, ns: u64) {
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-    stream::emit(&Event {
+    stream::emit(|| Event {
         ts_ns: now,
         kind: event_kind::PAGE_FAULT,
         cause: fault.cause,

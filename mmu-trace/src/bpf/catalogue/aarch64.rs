@@ -22,7 +22,6 @@ pub(in super::super) const RETURNS: &[(usize, HookSpec)] = &[
     (arg::N_STAGE2_RELAX, STAGE2_RELAX),
     (arg::N_WRITE_PROTECT, KSM_WRITE_PROTECT),
     (arg::N_MERGE, KSM_MERGE),
-    (arg::N_RANGE_START, INVALIDATE_RANGE_START),
 ];
 /// The enumerators that are looked up, with their index in `VALUES`.
 pub(in super::super) const ENUMERATORS: &[(usize, &str)] = &[(value::EVENT_MIGRATE, "MMU_NOTIFY_MIGRATE")];

@@ -114,7 +114,7 @@ const INVALIDATE_RANGE_START: HookSpec = HookSpec {
     symbols: &["__mmu_notifier_invalidate_range_start"],
     in_kvm: false,
     entry: programs("fe_range_start", "kp_range_start"),
-    exit: programs("fx_range_start", ""),
+    exit: None,
     when: When::Always,
     required: Required::Yes,
     without: "nothing can be traced",
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn no_return_probe_sits_where_a_caller_is_read() {
         for hook in HOOKS.iter().filter(|h| ["change_pte", "invalidate_range_start"].contains(&h.name)) {
-            assert_eq!(hook.exit.map(|p| p.kprobe), Some(""), "{}", hook.name);
+            assert!(hook.exit.is_none_or(|p| p.kprobe.is_empty()), "{}", hook.name);
         }
     }
 }

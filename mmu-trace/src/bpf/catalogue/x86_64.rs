@@ -22,7 +22,6 @@ pub(in super::super) const RETURNS: &[(usize, HookSpec)] = &[
     (arg::N_SET_SPTE, KVM_SET_SPTE),
     (arg::N_WRITE_PROTECT, KSM_WRITE_PROTECT),
     (arg::N_MERGE, KSM_MERGE),
-    (arg::N_RANGE_START, INVALIDATE_RANGE_START),
 ];
 /// The enumerators that are looked up, with their index in `VALUES`.
 pub(in super::super) const ENUMERATORS: &[(usize, &str)] = &[
@@ -61,7 +60,8 @@ const KVM_UNMAP: HookSpec = HookSpec {
     name: "kvm_unmap",
     symbols: &["kvm_unmap_gfn_range", "kvm_mmu_unmap_gfn_range", "kvm_unmap_hva_range"],
     in_kvm: true,
-    entry: programs("fe_unmap", "kp_unmap"),
+    // fexit sees the arguments itself.
+    entry: programs("", "kp_unmap"),
     exit: programs("fx_unmap", "kr_unmap"),
     when: When::Always,
     required: Required::Yes,
@@ -83,7 +83,7 @@ const KVM_SET_SPTE: HookSpec = HookSpec {
     name: "kvm_set_spte",
     symbols: &["kvm_set_spte_gfn", SET_SPTE_BY_HVA],
     in_kvm: true,
-    entry: programs("fe_set_spte", "kp_set_spte"),
+    entry: programs("", "kp_set_spte"),
     exit: programs("fx_set_spte", "kr_set_spte"),
     when: When::Always,
     required: Required::WithChangePte,
