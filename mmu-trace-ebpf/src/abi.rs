@@ -171,8 +171,9 @@ wire! {
     pub struct InvalidationStats = 40; {
         /// Finished brackets.
         pub ranges: u64,
-        /// Their length in 4 KiB pages.
-        pub pages: u64,
+        /// Their length in 4 KiB pages, less one for each: of most there is nothing to add. Wraps, for a
+        /// bracket may count as no page.
+        pub more_pages: u64,
         /// Brackets in which KVM zapped at least one SPTE.
         pub zapped: u64,
         /// From `invalidate_range_start` to `invalidate_range_end`, nanoseconds.
@@ -443,8 +444,12 @@ pub mod value {
     pub const UNSHARES: usize = 9;
     /// How many shards the counters of a VM have: a power of two.
     pub const SHARDS: usize = 10;
+    /// 1: `bpf_get_func_arg` and `bpf_get_func_ret` exist (from 5.17 on).
+    pub const FUNC_ARG_HELPERS: usize = 11;
+    /// Thread id of `ksmd`.
+    pub const KSMD_TID: usize = 12;
     /// Number of indices.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 13;
 }
 
 /// Indices into the constant global `ARGS`: numbers of arguments (the return value of a function
@@ -512,6 +517,8 @@ pub mod driver_op {
     pub const VM_END: u64 = 11;
     /// The task exits.
     pub const TASK_EXIT: u64 = 12;
+    /// The open `change_pte` call returns.
+    pub const CHANGE_PTE_END: u64 = 14;
     /// `n`: writes that many events, [`MOST_EMITTED`] at most.
     pub const EMIT: u64 = 13;
 

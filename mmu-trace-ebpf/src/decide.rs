@@ -132,14 +132,6 @@ pub fn refine(caller: u8, scopes: u32, initiator: u8, event_is_migrate: bool) ->
     cause as u8
 }
 
-/// Whether whoever is this initiator will always be: kernel threads that never work in the address space of
-/// a process.
-#[inline(always)]
-#[must_use]
-pub fn is_for_good(initiator: u8) -> bool {
-    initiator == Initiator::Ksmd as u8 || initiator == Initiator::Khugepaged as u8
-}
-
 /// Who runs the operation: `current_mm` is the task's address space, 0 for a kernel thread; `comm`
 /// the first eight bytes of its name, little endian, needed for kernel threads only.
 #[inline(always)]

@@ -163,10 +163,8 @@ pub struct TaskState {
     pub scopes: u32,
     /// Brackets beyond `MAX_DEPTH` that are open and not stored.
     pub overflow: u32,
-    /// `Initiator`, of a kernel thread that never is another one (`decide::is_for_good`); else 0.
-    pub initiator: u8,
     /// Padding.
-    pub pad: [u8; 3],
+    pub pad: u32,
     /// The `struct vm_fault` of the last copy on write that may have begun; 0: none since the last bracket
     /// of one.
     pub copied_by: u64,
@@ -262,8 +260,7 @@ impl TaskState {
         depth: 0,
         scopes: 0,
         overflow: 0,
-        initiator: 0,
-        pad: [0; 3],
+        pad: 0,
         copied_by: 0,
     };
 

@@ -6,8 +6,7 @@
 //!
 //! Invariants:
 //! - [`model`] does no I/O, reads no clock, knows no BPF and no Prometheus.
-//! - Only `bpf` names aya; only `metrics` names the metrics crate; only `cli` prints and decides
-//!   exit codes.
+//! - Only `bpf` names aya; only `metrics` knows Prometheus; only `cli` prints and decides exit codes.
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
@@ -16,6 +15,7 @@ pub mod capture;
 pub mod cli;
 pub mod http;
 pub mod kernel;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod record;

@@ -1,107 +1,126 @@
 //! What a probe sees of the hooked function's call, whatever it is attached with.
 //!
-//! fentry and fexit programs see an array: the arguments, then (fexit) the return value. Reading it
-//! with a helper gives plain scalars, where direct loads would give typed pointers that the verifier
-//! lets nobody compute with; and the position of the return value may come from BTF.
+//! A body asks for what it needs, and pays for no more. fentry and fexit programs see an array: the
+//! arguments, then (fexit) the return value. Direct loads from it would give typed pointers that the
+//! verifier lets nobody compute with; `bpf_get_func_arg` and `bpf_get_func_ret` (from Linux 5.17 on) give
+//! plain scalars, and cost nothing, for the verifier replaces their calls. On older kernels the array is
+//! read as memory.
 
 use aya_ebpf::{
     EbpfContext,
+    helpers::generated::{bpf_get_func_arg, bpf_get_func_ret},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
+use mmu_trace_ebpf::abi::value;
 
 use super::{arch, config, read};
-
-/// A call that begins.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    /// The first five arguments.
-    pub args: [u64; 5],
-    /// Return address in the caller; 0: unknown. Only hooks made by `caller_hook` have it.
-    pub caller: u64,
-}
-
-/// A call that ends. A return probe knows no arguments.
-#[derive(Clone, Copy)]
-pub(super) struct Exit {
-    /// The context of an fexit program, to read arguments from; 0 in a return probe.
-    context: u64,
-    /// The return value; only as many bits count as its type has.
-    pub ret: u64,
-}
 
 /// Words of an fentry context that may hold arguments, saved registers and two return addresses.
 pub(super) const CONTEXT_WORDS: usize = 12;
 
-impl Entry {
-    #[inline(always)]
-    pub(super) fn from_fentry(ctx: &FEntryContext) -> Option<Self> {
-        Some(Self { args: read::at(ctx.as_ptr() as u64)?, caller: 0 })
-    }
+/// A call that begins.
+pub(super) trait Entry {
+    /// The argument at a position, below 6.
+    fn arg(&self, position: u32) -> Option<u64>;
 
-    /// Also finds the caller, see `arch::traced_caller`.
-    #[inline(always)]
-    pub(super) fn from_fentry_with_caller(
-        ctx: &FEntryContext,
-        function: usize,
-        n_args: usize,
-    ) -> Option<Self> {
-        let context = ctx.as_ptr() as u64;
-        let words: [u64; CONTEXT_WORDS] = read::at(context)?;
-        let caller = arch::traced_caller(&words, context, config::function(function), n_args);
-        Some(Self { args: [words[0], words[1], words[2], words[3], words[4]], caller })
-    }
-
-    #[inline(always)]
-    pub(super) fn from_kprobe(ctx: &ProbeContext) -> Option<Self> {
-        let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
-        Some(Self { args: [arg(0), arg(1), arg(2), arg(3), arg(4)], caller: 0 })
-    }
-
-    /// Also finds the caller, see `arch::return_address`.
-    #[inline(always)]
-    pub(super) fn from_kprobe_with_caller(ctx: &ProbeContext) -> Option<Self> {
-        let mut entry = Self::from_kprobe(ctx)?;
-        entry.caller = arch::return_address(ctx);
-        Some(entry)
-    }
+    /// The return address in the caller; 0: unknown. `function` indexes `abi::function`, `n_args` is how many
+    /// arguments it takes.
+    fn caller(&self, function: usize, n_args: usize) -> u64;
 }
 
-impl Exit {
-    #[inline(always)]
-    pub(super) fn from_fexit(ctx: &FExitContext, n_args: usize) -> Option<Self> {
-        let context = ctx.as_ptr() as u64;
-        let n_args = config::arg(n_args) as u64;
-        Some(Self { context, ret: read::at(context + n_args * 8)? })
-    }
-
-    /// For a function whose return value is not wanted, or is none.
-    #[inline(always)]
-    pub(super) fn without_value(ctx: &FExitContext) -> Option<Self> {
-        Some(Self { context: ctx.as_ptr() as u64, ret: 0 })
-    }
-
-    #[inline(always)]
-    pub(super) fn from_kretprobe(ctx: &RetProbeContext) -> Option<Self> {
-        Some(Self { context: 0, ret: ctx.ret::<u64>() })
-    }
-
+/// A call that ends.
+pub(super) trait Exit {
     /// The argument at a position; `None` in a return probe.
-    #[inline(always)]
-    pub(super) fn arg(&self, position: u64) -> Option<u64> {
-        if self.context == 0 { None } else { read::at(self.context + position * 8) }
-    }
+    fn arg(&self, position: u32) -> Option<u64>;
+
+    /// The return value, of which only as many bits count as its type has; `n_args` indexes `abi::arg`.
+    fn ret(&self, n_args: usize) -> Option<u64>;
 
     /// The return value as C's `int`.
     #[inline(always)]
-    pub(super) fn int(&self) -> i32 {
-        self.ret as i32
+    fn int(&self, n_args: usize) -> Option<i32> {
+        self.ret(n_args).map(|ret| ret as i32)
     }
 
     /// The return value as C's `bool`, or an `int` that means one.
     #[inline(always)]
-    pub(super) fn truth(&self) -> bool {
-        self.ret as u32 & 0xff != 0
+    fn truth(&self, n_args: usize) -> Option<bool> {
+        self.ret(n_args).map(|ret| ret as u32 & 0xff != 0)
     }
+}
+
+impl Entry for FEntryContext {
+    #[inline(always)]
+    fn arg(&self, position: u32) -> Option<u64> {
+        traced_arg(self, position)
+    }
+
+    /// See `arch::traced_caller`.
+    #[inline(always)]
+    fn caller(&self, function: usize, n_args: usize) -> u64 {
+        let context = self.as_ptr() as u64;
+        let Some(words) = read::at::<[u64; CONTEXT_WORDS]>(context) else { return 0 };
+        arch::traced_caller(&words, context, config::function(function), n_args)
+    }
+}
+
+impl Entry for ProbeContext {
+    #[inline(always)]
+    fn arg(&self, position: u32) -> Option<u64> {
+        ProbeContext::arg(self, position as usize)
+    }
+
+    /// See `arch::return_address`.
+    #[inline(always)]
+    fn caller(&self, _: usize, _: usize) -> u64 {
+        arch::return_address(self)
+    }
+}
+
+impl Exit for FExitContext {
+    #[inline(always)]
+    fn arg(&self, position: u32) -> Option<u64> {
+        traced_arg(self, position)
+    }
+
+    #[inline(always)]
+    fn ret(&self, n_args: usize) -> Option<u64> {
+        if !has_helpers() {
+            return read::at(self.as_ptr() as u64 + config::arg(n_args) as u64 * 8);
+        }
+        let mut ret = 0;
+        // SAFETY: the context is that of a tracing program, and `ret` is valid.
+        let error = unsafe { bpf_get_func_ret(self.as_ptr(), &mut ret) };
+        if error == 0 { Some(ret) } else { None }
+    }
+}
+
+impl Exit for RetProbeContext {
+    #[inline(always)]
+    fn arg(&self, _: u32) -> Option<u64> {
+        None
+    }
+
+    #[inline(always)]
+    fn ret(&self, _: usize) -> Option<u64> {
+        Some(RetProbeContext::ret(self))
+    }
+}
+
+#[inline(always)]
+fn traced_arg(ctx: &impl EbpfContext, position: u32) -> Option<u64> {
+    if !has_helpers() {
+        return read::at(ctx.as_ptr() as u64 + position as u64 * 8);
+    }
+    let mut arg = 0;
+    // SAFETY: the context is that of a tracing program, and `arg` is valid.
+    let error = unsafe { bpf_get_func_arg(ctx.as_ptr(), position, &mut arg) };
+    if error == 0 { Some(arg) } else { None }
+}
+
+#[inline(always)]
+fn has_helpers() -> bool {
+    config::value(value::FUNC_ARG_HELPERS) == 1
 }
 
 /// Declares the fentry and kprobe programs of a hook at a function's entry.
@@ -109,59 +128,30 @@ macro_rules! entry_hook {
     ($fentry:ident, $kprobe:ident, $body:path) => {
         #[aya_ebpf::macros::fentry]
         fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
-            let _ = $crate::bpf::call::Entry::from_fentry(&ctx).and_then(|call| $body(&call));
+            let _ = $body(&ctx);
             0
         }
 
         #[aya_ebpf::macros::kprobe]
         fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
-            let _ = $crate::bpf::call::Entry::from_kprobe(&ctx).and_then(|call| $body(&call));
+            let _ = $body(&ctx);
             0
         }
     };
 }
 
-/// The same for a function whose caller is wanted; `$function` indexes `abi::function`, `$n_args` is
-/// how many arguments it takes.
-macro_rules! caller_hook {
-    ($fentry:ident, $kprobe:ident, $function:expr, $n_args:expr, $body:path) => {
-        #[aya_ebpf::macros::fentry]
-        fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
-            let call = $crate::bpf::call::Entry::from_fentry_with_caller(&ctx, $function, $n_args);
-            let _ = call.and_then(|call| $body(&call));
-            0
-        }
-
-        #[aya_ebpf::macros::kprobe]
-        fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
-            let call = $crate::bpf::call::Entry::from_kprobe_with_caller(&ctx);
-            let _ = call.and_then(|call| $body(&call));
-            0
-        }
-    };
-}
-
-/// Declares the fexit and kretprobe programs of a hook at a function's return; `$n_args` indexes
-/// `abi::arg`, and without it the return value is not read.
+/// Declares the fexit and kretprobe programs of a hook at a function's return.
 macro_rules! exit_hook {
-    ($fexit:ident, $kretprobe:ident, $n_args:expr, $body:path) => {
-        $crate::bpf::call::exit_hook!(@ $fexit, $kretprobe, $body,
-            |ctx| $crate::bpf::call::Exit::from_fexit(ctx, $n_args));
-    };
     ($fexit:ident, $kretprobe:ident, $body:path) => {
-        $crate::bpf::call::exit_hook!(@ $fexit, $kretprobe, $body, $crate::bpf::call::Exit::without_value);
-    };
-    (@ $fexit:ident, $kretprobe:ident, $body:path, $exit:expr) => {
         #[aya_ebpf::macros::fexit]
         fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            let exit: fn(&aya_ebpf::programs::FExitContext) -> Option<$crate::bpf::call::Exit> = $exit;
-            let _ = exit(&ctx).and_then(|call| $body(&call));
+            let _ = $body(&ctx);
             0
         }
 
         #[aya_ebpf::macros::kretprobe]
         fn $kretprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
-            let _ = $crate::bpf::call::Exit::from_kretprobe(&ctx).and_then(|call| $body(&call));
+            let _ = $body(&ctx);
             0
         }
     };
@@ -174,8 +164,7 @@ macro_rules! stack_argument_hook {
         #[aya_ebpf::macros::kprobe]
         fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
             let seventh = $crate::bpf::arch::seventh_argument(&ctx);
-            let call = $crate::bpf::call::Entry::from_kprobe(&ctx);
-            let _ = call.zip(seventh).and_then(|(call, seventh)| $body(&call, seventh));
+            let _ = seventh.and_then(|seventh| $body(&ctx, seventh));
             0
         }
     };
@@ -183,4 +172,4 @@ macro_rules! stack_argument_hook {
 
 #[cfg(bpf_target_arch = "x86_64")]
 pub(super) use stack_argument_hook;
-pub(super) use {caller_hook, entry_hook, exit_hook};
+pub(super) use {entry_hook, exit_hook};

@@ -30,6 +30,10 @@ use super::config;
 #[map]
 pub(super) static TASKS: HashMap<u32, TaskState> = HashMap::with_max_entries(16_384, 0);
 
+/// What `ksmd` is doing: the one task that most brackets are of, so that it need not be looked for.
+#[map]
+pub(super) static KSMD: Array<TaskState> = Array::with_max_entries(1, 0);
+
 /// One idle task, never written: the initial value of `TASKS`, too large for the stack.
 #[map]
 pub(super) static IDLE_TASK: Array<TaskState> = Array::with_max_entries(1, 0);
@@ -172,11 +176,18 @@ pub(super) fn histograms(slot: u32) -> Option<&'static mut VmHistograms> {
     histograms.map(|histograms| unsafe { &mut *histograms })
 }
 
+/// Whether a thread is `ksmd`.
+#[inline(always)]
+pub(super) fn is_ksmd(tid: u32) -> bool {
+    tid == config::value(value::KSMD_TID)
+}
+
 /// The state of a task, if it has one.
 #[inline(always)]
 pub(super) fn task(tid: u32) -> Option<&'static mut TaskState> {
+    let task = if is_ksmd(tid) { KSMD.get_ptr_mut(0) } else { TASKS.get_ptr_mut(tid) };
     // SAFETY: only probes running in this very task touch its state.
-    TASKS.get_ptr_mut(tid).map(|task| unsafe { &mut *task })
+    task.map(|task| unsafe { &mut *task })
 }
 
 /// The state of a task, created if need be.

@@ -24,6 +24,31 @@ pub(super) fn member<T>(base: u64, index: usize) -> Option<T> {
     at(base + offset)
 }
 
+/// The head of a struct, read at once: one read costs as much as one of a single member.
+#[derive(Clone, Copy)]
+pub(super) struct Block<const WORDS: usize>([u64; WORDS]);
+
+impl<const WORDS: usize> Block<WORDS> {
+    /// Reads the first words of the struct at `base`.
+    #[inline(always)]
+    pub(super) fn read(base: u64) -> Option<Self> {
+        at(base).map(Self)
+    }
+
+    /// The member of 64 bits with an index of [`offset`]; `None` where this kernel has none, or further behind.
+    #[inline(always)]
+    pub(super) fn u64(&self, index: usize) -> Option<u64> {
+        self.0.get(config::offset(index)? as usize / 8).copied()
+    }
+
+    /// The member of 32 bits with an index of [`offset`].
+    #[inline(always)]
+    pub(super) fn u32(&self, index: usize) -> Option<u32> {
+        let shift = config::offset(index)? % 8 * 8;
+        self.u64(index).map(|word| (word >> shift) as u32)
+    }
+}
+
 /// The address space of the current task: 0 for a kernel thread, `None` if it cannot be read.
 #[inline(always)]
 pub(super) fn current_mm() -> Option<u64> {

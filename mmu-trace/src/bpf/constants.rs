@@ -87,6 +87,8 @@ fn values(btf: &Btf, kallsyms: &Kallsyms) -> [u32; value::COUNT] {
             values[index] = number;
         }
     }
+    let has_helpers = btf.enum_value("BPF_FUNC_get_func_arg").is_some();
+    values[value::FUNC_ARG_HELPERS] = has_helpers.into();
     values[value::HANDLERS_BY_HVA] = by_hva.into();
     // KSM unshares from 6.2 on. Where the callback is still there, it shows the PTE itself.
     values[value::UNSHARES] = (!kallsyms.contains(CHANGE_PTE)).into();

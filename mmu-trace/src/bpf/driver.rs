@@ -16,24 +16,35 @@ use super::sys;
 /// `mmu_trace_ebpf::abi::driver_op` need fewer.
 const MAX_ARGS: usize = 12;
 
-/// The loaded program.
+/// Has the kernel measure BPF programs for as long as the returned descriptor lives (from Linux 5.8 on).
+///
+/// # Errors
+/// The kernel refuses.
+#[cfg(feature = "bench")]
+pub fn measure_programs() -> io::Result<OwnedFd> {
+    let mut attr = sys::zeroed();
+    attr.enable_stats.type_ = aya_obj::generated::bpf_stats_type::BPF_STATS_RUN_TIME as u32;
+    sys::bpf(bpf_cmd::BPF_ENABLE_STATS, &mut attr).map(sys::owned)
+}
+
+/// A loaded program.
 pub struct Driver {
     program: OwnedFd,
 }
 
 impl Driver {
-    /// Loads the program.
+    /// Loads the program called `name`: one of `probes/driver.rs` of the object.
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self> {
-        let program = ebpf.program_mut("driver").context("the object has no program driver")?;
+    pub(super) fn load(ebpf: &mut Ebpf, name: &str) -> Result<Self> {
+        let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
         let program: &mut RawTracePoint = program.try_into()?;
         program.load()?;
         Ok(Self { program: program.fd()?.as_fd().try_clone_to_owned()? })
     }
 
-    /// Runs one operation of `mmu_trace_ebpf::abi::driver_op` with its arguments.
+    /// Runs the program with arguments: for `driver` an operation of `mmu_trace_ebpf::abi::driver_op` and its.
     ///
     /// # Errors
     /// The kernel refuses.

@@ -46,7 +46,10 @@ struct Bench {
 /// Loads the object, or says why the test is skipped.
 macro_rules! driver_or_skip {
     () => {
-        match Bench::load() {
+        driver_or_skip!(Bench::load())
+    };
+    ($load:expr) => {
+        match $load {
             Ok(driver) => driver,
             Err(reason) => {
                 let is_required = std::env::var(REQUIRED).is_ok_and(|v| v == "required");
@@ -60,17 +63,26 @@ macro_rules! driver_or_skip {
 
 impl Bench {
     fn load() -> anyhow::Result<Self> {
+        Self::load_with(None)
+    }
+
+    fn load_with(ksmd_tid: Option<u32>) -> anyhow::Result<Self> {
         let constants = Constants {
             offsets: [u32::MAX; offset::COUNT],
             values: [u32::MAX; value::COUNT],
             args: [u32::MAX; arg::COUNT],
             functions: [0; function::COUNT],
         };
-        let setup =
-            Setup { recording: false, vm_histograms: true, n_slots: FIRST_SLOT + 3, n_shards: N_SHARDS };
+        let setup = Setup {
+            recording: false,
+            vm_histograms: true,
+            n_slots: FIRST_SLOT + 3,
+            n_shards: N_SHARDS,
+            ksmd_tid,
+        };
         let mut object = object::load(&constants, &callers(), setup)?;
         read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
-        let driver = Driver::load(&mut object.ebpf)?;
+        let driver = Driver::load(&mut object.ebpf, "driver")?;
         // Long ago: what the driver runs is past the grace at the start.
         object::mark_started(&mut object.ebpf, 1)?;
         let slots = SlotTable::new(&object.ebpf)?;
@@ -170,6 +182,20 @@ fn a_merge_is_a_no_op_twice_and_costs_one_avoidable_refault() {
     assert_eq!((vm.ksm_merges, vm.ksm_failed_attempts), (10, 0));
     assert_eq!(vm.would_be[&Cause::KsmWriteProtect], 10);
     assert_eq!(vm.would_be[&Cause::KsmReplace], 10);
+}
+
+#[test]
+fn ksmd_is_known_by_its_thread_and_followed_like_any_other() {
+    let own_tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+    let mut driver = driver_or_skip!(Bench::load_with(Some(own_tid)));
+    driver.merge(1, true);
+    driver.merge(2, true);
+    driver.fault(1, READ, FIXED);
+    let vm = driver.vm();
+    assert_eq!(outcomes(&vm, Cause::KsmReplace, Outcome::NoopZappedBySameOp), 2);
+    assert_eq!((vm.ksm_merges, refaults(&vm, Cause::KsmWriteProtect)), (2, (1, 1)));
+    let rows = read::invalidations(&driver.object.ebpf).expect("rows");
+    assert!(rows.iter().all(|row| row.initiator == Initiator::Ksmd && (row.ranges, row.pages) == (2, 2)));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use anyhow::{Context, Result};
-use aya::maps::{MapData, RingBuf};
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
 use mmu_trace_ebpf::{
     abi::{self, Event, FIRST_SLOT, OTHER, UNATTRIBUTED, VmSlot},
     kind::Cause,
@@ -25,6 +28,7 @@ use super::{
     side::TracingLink,
     slots::SlotTable,
     surroundings,
+    symbols::Symbols,
 };
 use crate::{
     kernel::{btf::Btf, kallsyms::Kallsyms, ksm},
@@ -50,7 +54,7 @@ pub struct Options {
 
 /// The running tracer. Dropping it detaches every hook.
 pub struct Live {
-    object: LoadedObject,
+    ebpf: Ebpf,
     /// Keeps the tracing programs attached.
     _links: Vec<TracingLink>,
     slots: SlotTable,
@@ -59,7 +63,7 @@ pub struct Live {
     /// What is attached.
     programs: Programs,
     hooks: Vec<Hook>,
-    kallsyms: Kallsyms,
+    symbols: Symbols,
     /// `enum mmu_notifier_event` of this kernel.
     events: Vec<(String, i64)>,
     host: Host,
@@ -87,28 +91,38 @@ impl Live {
         if let Some(obstacle) = host::find_obstacles().into_iter().next() {
             return Err(obstacle.into());
         }
-        Self::start_with(options, attach)
+        Self::start_with(options, ksm::ksmd(Path::new("/proc")), attach)
     }
 
-    /// Loads the object and attaches nothing: the driver plays what the hooks would see.
+    /// Loads the object and attaches nothing: drivers play what the hooks would see, and the calling thread
+    /// counts as `ksmd`.
     ///
     /// # Errors
     /// The kernel refuses the object.
     #[cfg(feature = "bench")]
-    pub fn unattached(options: Options) -> Result<(Self, super::Driver)> {
-        let mut live = Self::start_with(options, |_, _, _, _| Ok(Default::default()))?;
-        let driver = super::Driver::load(&mut live.object.ebpf)?;
-        Ok((live, driver))
+    pub fn unattached(options: Options) -> Result<Self> {
+        let own_tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        Self::start_with(options, Some(own_tid), |_, _, _, _| Ok(Default::default()))
+    }
+
+    /// Loads one of the object's programs that play what hooks would see.
+    ///
+    /// # Errors
+    /// There is no such program, or the kernel refuses it.
+    #[cfg(feature = "bench")]
+    pub fn driver(&mut self, name: &str) -> Result<super::Driver> {
+        super::Driver::load(&mut self.ebpf, name)
     }
 
     fn start_with(
         options: Options,
+        ksmd_tid: Option<u32>,
         attach: fn(&mut LoadedObject, &Btf, &Kallsyms, BackendChoice) -> Result<Attached>,
     ) -> Result<Self> {
         // Before anything of KVM is looked at: one that is replaced meanwhile must show.
         let kvm = host::kvm_instance();
         let btf = Btf::load().context("cannot read the kernel's BTF")?;
-        let kallsyms = Kallsyms::load().context("cannot read /proc/kallsyms")?;
+        let (symbols, kallsyms) = Symbols::open().context("cannot read /proc/kallsyms")?;
         let constants = Constants::find(&btf, &kallsyms);
         let (callers, left_out) = constants::callers(&kallsyms);
         let setup = Setup {
@@ -116,6 +130,7 @@ impl Live {
             vm_histograms: options.vm_histograms,
             n_slots: options.max_vms + FIRST_SLOT,
             n_shards: counters::n_shards(n_cpus()?),
+            ksmd_tid,
         };
         let mut object = object::load(&constants, &callers, setup)?;
         read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
@@ -138,8 +153,8 @@ impl Live {
             host: surroundings::describe_host(Some(&kallsyms)),
             fixed_mmu: host::fixed_mmu(),
             kvm,
-            kallsyms,
-            object,
+            symbols,
+            ebpf: object.ebpf,
             options,
             started: Instant::now(),
             start_unix_ns: surroundings::unix_ns(),
@@ -274,7 +289,7 @@ impl Live {
             let Some(holder) = slots.get(&slot) else { continue };
             if self.has_ended(slot, holder)? {
                 let (slots, counters) = (&self.slots, &self.counters);
-                read::free_slot(&mut self.object.ebpf, slot, holder, || {
+                read::free_slot(&mut self.ebpf, slot, holder, || {
                     counters.zero(slot);
                     slots.zero(slot);
                 })?;
@@ -284,9 +299,11 @@ impl Live {
         Ok(())
     }
 
-    fn rows_by_slot(&self) -> Result<BTreeMap<u32, Vec<InvalidationRow>>> {
+    fn rows_by_slot(&mut self) -> Result<BTreeMap<u32, Vec<InvalidationRow>>> {
+        let all = read::invalidations(&self.ebpf)?;
+        self.symbols.learn(all.iter().filter(|row| row.cause == Cause::Other).map(|row| row.caller));
         let mut rows: BTreeMap<u32, Vec<InvalidationRow>> = BTreeMap::new();
-        for row in read::invalidations(&self.object.ebpf)? {
+        for row in all {
             rows.entry(row.slot).or_default().push(row);
         }
         Ok(rows)
@@ -326,7 +343,7 @@ impl Live {
         let has_vms = || {
             holder::is_running(holder) && vm::count_vms(Path::new("/proc"), holder.tgid).is_ok_and(|n| n > 0)
         };
-        Ok(!read::is_registered(&self.object.ebpf, slot, holder)? || !has_vms())
+        Ok(!read::is_registered(&self.ebpf, slot, holder)? || !has_vms())
     }
 
     /// KVM's choice for this VM; newer kernels make it once for all.
@@ -343,7 +360,7 @@ impl Live {
         counters.invalidations = rows
             .into_iter()
             .map(|row| {
-                let caller = if row.cause == Cause::Other { self.symbolise(row.caller) } else { None };
+                let caller = if row.cause == Cause::Other { self.symbols.name(row.caller) } else { None };
                 row.to_model(self.event_name(row.event), caller)
             })
             .collect();
@@ -359,10 +376,6 @@ impl Live {
         )
     }
 
-    fn symbolise(&self, caller: u64) -> Option<String> {
-        self.kallsyms.symbolise(caller).map(|location| location.name.to_owned())
-    }
-
     fn window(&self) -> Window {
         Window { start_unix_ns: self.start_unix_ns, seconds: self.started.elapsed().as_secs_f64() }
     }
@@ -372,7 +385,7 @@ impl Live {
     /// # Errors
     /// If they cannot.
     pub fn check(&self) -> Result<()> {
-        read::gaps(&self.object.ebpf)?;
+        read::gaps(&self.ebpf)?;
         self.accounts().map(drop)
     }
 
@@ -382,8 +395,8 @@ impl Live {
 
     /// What is attached, and what was lost or missed.
     fn quality(&mut self, probe_misses: BTreeMap<String, u64>) -> Result<Quality> {
-        let mut gaps = read::gaps(&self.object.ebpf)?;
-        let evicted_pages = self.evictions.count(&self.object.ebpf, &mut gaps, self.options.recording)?;
+        let mut gaps = read::gaps(&self.ebpf)?;
+        let evicted_pages = self.evictions.count(&self.ebpf, &mut gaps, self.options.recording)?;
         Ok(Quality {
             gaps,
             probe_misses,
@@ -397,7 +410,7 @@ impl Live {
     fn host_histograms(&self, vms: &[Vm]) -> Result<Histograms> {
         let mut total = match self.counters.histograms(UNATTRIBUTED)? {
             Some(unattributed) => unattributed,
-            None => counters::host_histograms(&self.object.ebpf)?,
+            None => counters::host_histograms(&self.ebpf)?,
         };
         for histograms in vms.iter().filter_map(|vm| vm.histograms.as_ref()) {
             add(&mut total.fault, &histograms.fault);

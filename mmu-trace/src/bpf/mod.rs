@@ -5,7 +5,7 @@
 //! - `object`, `side`, `sys`: loading, through aya and beside it;
 //! - `ladder`, `pseudo`: attaching, and what is reported like a hook;
 //! - `host`, `surroundings`: what this host is and offers;
-//! - `read`, `slots`, `counters`, `holder`, `accounts`, `evictions`: maps and the kernel's own counts to model, through
+//! - `read`, `slots`, `counters`, `holder`, `accounts`, `evictions`, `symbols`: maps and the kernel's own counts to model, through
 //!   `mapped` and `batch`;
 //! - [`Live`]: all of it together; `driver` runs the object's programs without it.
 
@@ -30,10 +30,13 @@ mod read;
 mod side;
 mod slots;
 mod surroundings;
+mod symbols;
 mod sys;
 
 #[cfg(any(test, feature = "bench"))]
 pub use driver::Driver;
+#[cfg(feature = "bench")]
+pub use driver::measure_programs;
 pub use host::{
     KvmInstance, Obstacle, Requirement, find_obstacles, kvm_instance, kvm_is_loaded, must_wait_for_kvm,
     requirements,

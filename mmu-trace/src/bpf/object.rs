@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, maps::Array};
-use mmu_trace_ebpf::abi::{CallerRange, N_CALLERS, value};
+use mmu_trace_ebpf::abi::{CallerRange, MISSING, N_CALLERS, value};
 use zerocopy::IntoBytes;
 
 use super::{constants::Constants, side::SideLoader};
@@ -37,6 +37,8 @@ pub(super) struct Setup {
     pub n_slots: u32,
     /// How many shards the counters of a VM have, see `counters::n_shards`.
     pub n_shards: u32,
+    /// Thread id of `ksmd`, if it can be seen.
+    pub ksmd_tid: Option<u32>,
 }
 
 /// The loaded object.
@@ -59,6 +61,7 @@ pub(super) fn load(
     values[value::VM_HISTOGRAMS] = u32::from(setup.vm_histograms);
     values[value::TRACER_TGID] = std::process::id();
     values[value::SHARDS] = setup.n_shards;
+    values[value::KSMD_TID] = setup.ksmd_tid.unwrap_or(MISSING);
     let globals = [
         ("OFFSETS", constants.offsets.as_bytes()),
         ("VALUES", values.as_bytes()),

@@ -92,7 +92,7 @@ fn to_row(key: &WireKey, row: &InvalidationStats) -> Result<InvalidationRow> {
             .with_context(|| format!("unknown initiator {}", key.initiator))?,
         event: key.event,
         ranges: row.ranges,
-        pages: row.pages,
+        pages: row.ranges.wrapping_add(row.more_pages),
         zapped: row.zapped,
         ns: row.ns,
         caller: row.caller,

@@ -33,7 +33,8 @@ pub(super) fn zeroed() -> bpf_attr {
     unsafe { std::mem::zeroed() }
 }
 
-fn owned(fd: i32) -> OwnedFd {
+/// The descriptor that a call returned.
+pub(super) fn owned(fd: i32) -> OwnedFd {
     // SAFETY: the kernel just gave us this descriptor.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

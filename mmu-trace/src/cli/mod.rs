@@ -37,7 +37,10 @@ use progress::ProgressLine;
 use stop::Stop;
 pub use tracer::TracerArgs;
 
-use crate::bpf::{self, Live, Obstacle, Options};
+use crate::{
+    bpf::{self, Live, Obstacle, Options},
+    memory,
+};
 
 /// What KSM and the kernel's own housekeeping cost each KVM guest.
 #[derive(Parser, Debug)]
@@ -103,6 +106,7 @@ pub fn command() -> clap::Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    memory::keep_little();
     let line: Vec<OsString> = env::args_os().collect();
     let parsed = config::parse(command(), &line).and_then(|parsed| {
         let cli = Cli::from_arg_matches(&parsed.matches)?;

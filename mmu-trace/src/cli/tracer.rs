@@ -28,6 +28,7 @@ use clap::Args;
 use super::{BackendChoice, CliError, Stop, note, start_tracer};
 use crate::{
     bpf::{self, KvmInstance, Live, Options},
+    memory,
     model::{Hook, Snapshot},
     source::{Attachment, Source},
 };
@@ -46,7 +47,7 @@ pub struct TracerArgs {
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
     /// Most VMs told apart at a time; the rest is counted as one, called other. Each takes 1.7 KiB of
-    /// kernel memory per CPU.
+    /// kernel memory for each CPU, up to 16, and 4 KiB.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub max_vms: u32,
 }
@@ -283,6 +284,7 @@ impl Shared {
         self.idle_since = None;
         self.times += 1;
         self.state = State::Running { live: Box::new(live), seen: Instant::now() };
+        memory::give_back();
     }
 
     fn tell(&self, text: &str) {

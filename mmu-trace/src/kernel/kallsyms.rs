@@ -89,7 +89,15 @@ impl Kallsyms {
     /// # Errors
     /// If the file cannot be read. Hidden addresses are no error, see [`Kallsyms::addresses_hidden`].
     pub fn load() -> Result<Self, KallsymsError> {
-        Self::from_reader(BufReader::new(File::open(PROC).map_err(KallsymsError::Read)?))
+        Self::from_reader(BufReader::new(Self::open()?))
+    }
+
+    /// Opens the running kernel's symbols, for [`Kallsyms::from_reader`].
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn open() -> Result<File, KallsymsError> {
+        File::open(PROC).map_err(KallsymsError::Read)
     }
 
     /// Reads symbols in the format of `/proc/kallsyms`. Lines that make no sense are skipped and counted.

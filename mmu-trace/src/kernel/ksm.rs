@@ -5,6 +5,7 @@
 
 use std::{fs, path::Path, str::FromStr};
 
+use super::read_small;
 use crate::model::{Ksm, KsmAccount};
 
 /// Where KSM tells of the whole host.
@@ -32,6 +33,27 @@ pub fn load(root: &Path, proc_root: &Path) -> Option<Ksm> {
     })
 }
 
+/// The thread id of `ksmd`; `None` if it cannot be seen, say from inside a container. It starts with the kernel
+/// and never ends, so it is among the first processes.
+#[must_use]
+pub fn ksmd(proc_root: &Path) -> Option<u32> {
+    let pids = fs::read_dir(proc_root).ok()?.flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| {
+        read_small(&proc_root.join(pid.to_string()).join("stat")).is_ok_and(|stat| is_ksmd(&stat))
+    })
+}
+
+/// Whether a process with this `stat` file is `ksmd`: anybody may call himself so, but not be a kernel thread.
+fn is_ksmd(stat: &str) -> bool {
+    /// `include/linux/sched.h`.
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let flags = stat
+        .split_once(" (ksmd) ")
+        .and_then(|(_, fields)| fields.split_ascii_whitespace().nth(6)?.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
 /// KSM's account for process `pid`, as far as `ksm` says that this kernel keeps one.
 #[must_use]
 pub fn account(proc_root: &Path, pid: u32, ksm: &Ksm) -> KsmAccount {
@@ -47,7 +69,7 @@ fn merging_pages(process: &Path) -> Option<u64> {
 }
 
 fn profit_bytes(process: &Path) -> Option<i64> {
-    parse_profit(&fs::read_to_string(process.join("ksm_stat")).ok()?)
+    parse_profit(&read_small(&process.join("ksm_stat")).ok()?)
 }
 
 fn parse_profit(ksm_stat: &str) -> Option<i64> {
@@ -55,12 +77,20 @@ fn parse_profit(ksm_stat: &str) -> Option<i64> {
 }
 
 fn number<N: FromStr>(file: &Path) -> Option<N> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
+    read_small(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_kernel_thread_is_ksmd() {
+        assert!(is_ksmd("39 (ksmd) S 2 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 25 5 1 0 31 0 0"));
+        assert!(!is_ksmd("39 (ksmd) S 1 39 39 0 -1 4194304 0 0 0 0 0 0 0 0 25 5 1 0 31 0 0"));
+        assert!(!is_ksmd("38 (ksmd2) S 2 0 0 0 -1 2129984 0"));
+        assert!(!is_ksmd(""));
+    }
 
     #[test]
     fn the_profit_may_be_negative() {

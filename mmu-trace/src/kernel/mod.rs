@@ -6,3 +6,6 @@
 pub mod btf;
 pub mod kallsyms;
 pub mod ksm;
+mod small;
+
+pub use small::read_small;

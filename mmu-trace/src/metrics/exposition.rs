@@ -1,20 +1,41 @@
-//! From values to the text format.
+//! From values to the text format (`text/plain; version=0.0.4`).
+//!
+//! A thousand VMs have a hundred thousand samples. The labels of each are written once, as they will stand in
+//! the text, and serve as its key; the text is put together from them in one go. The client library's
+//! encoder would want each sample as a tree of owned strings first.
 
-use std::collections::BTreeMap;
-
-use prometheus::{
-    TextEncoder,
-    proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
 };
 
 use super::table::{self, Kind, Series};
 
-/// The values of one scrape by series and label values.
+/// The values of one scrape by series and labels.
 #[derive(Default)]
 pub(super) struct Exposition {
-    values: BTreeMap<&'static str, BTreeMap<Vec<String>, f64>>,
-    histograms: BTreeMap<&'static str, BTreeMap<Vec<String>, Histogram>>,
+    values: BTreeMap<&'static str, BTreeMap<Labels, f64>>,
+    histograms: BTreeMap<&'static str, BTreeMap<Labels, Histogram>>,
+    /// How long the text may become: what was added, and room for names and values.
+    estimate: usize,
 }
+
+/// The labels of a sample as in the text, without the braces.
+type Labels = Box<str>;
+
+/// One histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Histogram {
+    /// Upper bounds in seconds, ascending, each with the number of observations up to it.
+    pub(super) buckets: Vec<(f64, u64)>,
+    /// All observations.
+    pub(super) count: u64,
+    /// Their sum, seconds.
+    pub(super) sum: f64,
+}
+
+/// About what a sample takes beside its labels: the name, the braces, the value.
+const SAMPLE_BYTES: usize = 48;
 
 impl Exposition {
     /// Adds `value` to the sample of `series` with the label values `labels`: a VM that appears
@@ -39,78 +60,127 @@ impl Exposition {
 
     /// Sets the histogram of `series` with the label values `labels`.
     pub(super) fn set_histogram(&mut self, series: &Series, labels: &[&str], histogram: Histogram) {
-        self.histograms.entry(series.name).or_default().insert(owned(series, labels), histogram);
+        let labels = written(series, labels);
+        self.estimate += (labels.len() + SAMPLE_BYTES) * (histogram.buckets.len() + 3);
+        self.histograms.entry(series.name).or_default().insert(labels, histogram);
     }
 
     fn sample(&mut self, series: &Series, labels: &[&str]) -> &mut f64 {
-        self.values.entry(series.name).or_default().entry(owned(series, labels)).or_default()
+        let labels = written(series, labels);
+        self.estimate += labels.len() + SAMPLE_BYTES;
+        self.values.entry(series.name).or_default().entry(labels).or_default()
     }
 
     /// The text, families in the table's order; families without a sample are left out.
-    pub(super) fn encode(&self) -> prometheus::Result<String> {
-        let families: Vec<MetricFamily> =
-            table::ALL.iter().filter_map(|series| self.family(series)).collect();
-        TextEncoder::new().encode_to_string(&families)
-    }
-
-    fn family(&self, series: &Series) -> Option<MetricFamily> {
-        let metrics = match series.kind {
-            Kind::Histogram => {
-                let histograms = self.histograms.get(series.name)?.iter();
-                histograms.map(|(labels, it)| histogram(series, labels, it)).collect()
+    pub(super) fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(self.estimate);
+        for series in table::ALL {
+            match series.kind {
+                Kind::Histogram => {
+                    let Some(histograms) = self.histograms.get(series.name) else { continue };
+                    write_head(&mut text, series)?;
+                    for (labels, it) in histograms {
+                        write_histogram(&mut text, series.name, labels, it)?;
+                    }
+                }
+                Kind::Counter | Kind::Gauge => {
+                    let Some(samples) = self.values.get(series.name) else { continue };
+                    write_head(&mut text, series)?;
+                    for (labels, value) in samples {
+                        write_sample(&mut text, series.name, labels, *value)?;
+                    }
+                }
             }
-            Kind::Counter | Kind::Gauge => self
-                .values
-                .get(series.name)?
-                .iter()
-                .map(|(labels, &value)| metric(series, labels, value))
-                .collect(),
+        }
+        Ok(text)
+    }
+}
+
+/// The labels of a sample of `series`; a value may hold anything.
+fn written(series: &Series, values: &[&str]) -> Labels {
+    debug_assert_eq!(series.labels.len(), values.len(), "{}", series.name);
+    let names = series.labels.iter().map(|name| name.len());
+    let len: usize = names.chain(values.iter().map(|value| value.len())).map(|len| len + 4).sum();
+    let mut text = String::with_capacity(len);
+    for (name, value) in series.labels.iter().zip(values) {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(name);
+        text.push_str("=\"");
+        push_escaped(&mut text, value, true);
+        text.push('"');
+    }
+    text.into_boxed_str()
+}
+
+/// Escapes what would end a line, or, in a label's value, the value.
+fn push_escaped(text: &mut String, value: &str, is_quoted: bool) {
+    for part in value.split_inclusive(['\\', '\n', '"']) {
+        let (plain, special) = match part.char_indices().next_back() {
+            Some((at, c @ ('\\' | '\n' | '"'))) => (&part[..at], Some(c)),
+            _ => (part, None),
         };
-        let mut family = MetricFamily::default();
-        family.set_name(series.name.to_owned());
-        family.set_help(series.help.to_owned());
-        family.set_field_type(match series.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
-        });
-        family.set_metric(metrics);
-        Some(family)
+        text.push_str(plain);
+        match special {
+            Some('\\') => text.push_str("\\\\"),
+            Some('\n') => text.push_str("\\n"),
+            Some(quote) if is_quoted => text.extend(['\\', quote]),
+            Some(quote) => text.push(quote),
+            None => {}
+        }
     }
 }
 
-fn owned(series: &Series, labels: &[&str]) -> Vec<String> {
-    debug_assert_eq!(series.labels.len(), labels.len(), "{}", series.name);
-    labels.iter().map(|&label| label.to_owned()).collect()
+fn write_head(text: &mut String, series: &Series) -> fmt::Result {
+    let kind = match series.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    write!(text, "# HELP {} ", series.name)?;
+    push_escaped(text, series.help, false);
+    writeln!(text, "\n# TYPE {} {kind}", series.name)
 }
 
-fn histogram(series: &Series, labels: &[String], histogram: &Histogram) -> Metric {
-    let mut metric = labelled(series, labels);
-    metric.set_histogram(histogram.clone());
-    metric
-}
-
-fn labelled(series: &Series, labels: &[String]) -> Metric {
-    Metric::from_label(series.labels.iter().zip(labels).map(|(n, v)| label(n, v)).collect())
-}
-
-fn metric(series: &Series, labels: &[String], value: f64) -> Metric {
-    let mut metric = labelled(series, labels);
-    if series.kind == Kind::Counter {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
+fn write_sample(text: &mut String, name: &str, labels: &str, value: f64) -> fmt::Result {
+    text.push_str(name);
+    if !labels.is_empty() {
+        text.push('{');
+        text.push_str(labels);
+        text.push('}');
     }
-    metric
+    writeln!(text, " {value}")
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
+fn write_histogram(text: &mut String, name: &str, labels: &str, it: &Histogram) -> fmt::Result {
+    let separator = if labels.is_empty() { "" } else { "," };
+    for (bound, n) in &it.buckets {
+        writeln!(text, "{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {n}")?;
+    }
+    writeln!(text, "{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {}", it.count)?;
+    write_sample(text, &format!("{name}_sum"), labels, it.sum)?;
+    write_sample(text, &format!("{name}_count"), labels, it.count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_may_hold_anything() {
+        let mut exposition = Exposition::default();
+        exposition.set(&table::BUILD_INFO, &["a\\b\"c\nd\"\""], 1.0);
+        let text = exposition.encode().unwrap();
+        assert!(text.contains(r#"{version="a\\b\"c\nd\"\""} 1"#), "{text}");
+    }
+
+    #[test]
+    fn the_same_labels_are_one_sample() {
+        let mut exposition = Exposition::default();
+        exposition.add(&table::PROBE_MISSES, &["x"], 1);
+        exposition.add(&table::PROBE_MISSES, &["x"], 2);
+        let text = exposition.encode().unwrap();
+        assert!(text.ends_with("{hook=\"x\"} 3\n"), "{text}");
+    }
 }

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 
 use mmu_trace_ebpf::histogram::{N_BUCKETS, lower_bound_ns};
-use prometheus::proto::{Bucket, Histogram};
 
 use super::{
-    exposition::Exposition,
+    exposition::{Exposition, Histogram},
     table::{self, Series},
 };
 use crate::model::{Figure, Histograms, Snapshot};
@@ -49,19 +48,17 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, of_vms: bool
 
 /// The bounds are powers of two and so are edges of fine buckets: nothing is split.
 fn folded(fine: &BTreeMap<u16, u64>, exponents: impl Iterator<Item = u32>) -> Histogram {
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(exponents.map(|exponent| bucket(fine, 1 << exponent)).collect());
-    histogram.set_sample_count(fine.values().sum());
-    histogram.set_sample_sum(fine.iter().map(|(&bucket, &n)| n as f64 * middle_ns(bucket) / 1e9).sum());
-    histogram
+    Histogram {
+        buckets: exponents.map(|exponent| bucket(fine, 1 << exponent)).collect(),
+        count: fine.values().sum(),
+        sum: fine.iter().map(|(&bucket, &n)| n as f64 * middle_ns(bucket) / 1e9).sum(),
+    }
 }
 
-fn bucket(fine: &BTreeMap<u16, u64>, bound_ns: u64) -> Bucket {
-    let mut bucket = Bucket::default();
-    bucket.set_upper_bound(bound_ns as f64 / 1e9);
+/// The bound in seconds, and how many are below it.
+fn bucket(fine: &BTreeMap<u16, u64>, bound_ns: u64) -> (f64, u64) {
     let below = fine.iter().filter(|&(&fine, _)| upper_bound_ns(fine) <= bound_ns);
-    bucket.set_cumulative_count(below.map(|(_, n)| n).sum());
-    bucket
+    (bound_ns as f64 / 1e9, below.map(|(_, n)| n).sum())
 }
 
 fn middle_ns(bucket: u16) -> f64 {
@@ -89,19 +86,18 @@ mod tests {
             *fine.entry(histogram::bucket(ns) as u16).or_insert(0) += 1;
         }
         let folded = folded(&fine, FAULT_EXPONENTS);
-        for bucket in folded.get_bucket() {
-            let expected =
-                durations.iter().filter(|&&ns| (ns as f64) < bucket.upper_bound() * 1e9).count() as u64;
-            assert_eq!(bucket.cumulative_count(), expected, "le {}", bucket.upper_bound());
+        for (bound, n) in &folded.buckets {
+            let expected = durations.iter().filter(|&&ns| (ns as f64) < bound * 1e9).count() as u64;
+            assert_eq!(*n, expected, "le {bound}");
         }
-        assert_eq!(folded.get_bucket().len(), 20);
-        assert_eq!(folded.get_sample_count(), durations.len() as u64);
+        assert_eq!(folded.buckets.len(), 20);
+        assert_eq!(folded.count, durations.len() as u64);
     }
 
     #[test]
     fn the_sum_is_within_an_eighth() {
         let fine = BTreeMap::from([(histogram::bucket(11_000) as u16, 1_000)]);
-        let sum = folded(&fine, FAULT_EXPONENTS).get_sample_sum();
+        let sum = folded(&fine, FAULT_EXPONENTS).sum;
         assert!((sum - 0.011).abs() / 0.011 <= 0.125, "{sum}");
     }
 }

@@ -27,7 +27,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The metrics could not be encoded: a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("encoding the metrics")]
-pub struct EncodeError(#[from] prometheus::Error);
+pub struct EncodeError(#[from] std::fmt::Error);
 
 /// The exposition of `snapshot` and of the daemon's own `health`.
 ///

@@ -9,6 +9,9 @@ use std::{
 /// No file read here is taken further than this; a VMM's command line has a few kilobytes.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// Far more than the start time is behind in `stat`, which is handed out at once.
+const MAX_STAT_BYTES: usize = 1024;
+
 /// A process or the proc file system could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcError {
@@ -33,8 +36,11 @@ pub enum ProcError {
 /// # Errors
 /// If the process is gone, or its `stat` file makes no sense.
 pub fn start_time_ticks(proc_root: &Path, pid: u32) -> Result<u64, ProcError> {
-    let stat = load(proc_root, pid, "stat")?;
-    parse_start_time(&String::from_utf8_lossy(&stat)).ok_or(ProcError::Stat { pid })
+    let path = proc_root.join(pid.to_string()).join("stat");
+    let mut stat = [0; MAX_STAT_BYTES];
+    let read = File::open(&path).and_then(|mut file| file.read(&mut stat));
+    let n = read.map_err(|source| ProcError::Read { path, source })?;
+    parse_start_time(&String::from_utf8_lossy(&stat[..n])).ok_or(ProcError::Stat { pid })
 }
 
 /// Field 22 of `stat`. The second one, the command in parentheses, may hold anything.

@@ -37,10 +37,10 @@ pub(super) const PTE_WRITE: u64 = 1 << 51;
 pub(super) const INSTALLS: bool = true;
 
 entry_hook!(fe_fault, kp_fault, entry_probe);
-exit_hook!(fx_fault, kr_fault, arg::N_FAULT, exit_probe);
+exit_hook!(fx_fault, kr_fault, exit_probe);
 entry_hook!(fe_fault_gfn, kp_fault_gfn, lookup_probe);
-exit_hook!(fx_s2_map, kr_s2_map, arg::N_STAGE2_MAP, map_probe);
-exit_hook!(fx_s2_relax, kr_s2_relax, arg::N_STAGE2_RELAX, relax_probe);
+exit_hook!(fx_s2_map, kr_s2_map, map_probe);
+exit_hook!(fx_s2_relax, kr_s2_relax, relax_probe);
 entry_hook!(fe_s2_put, kp_s2_put, put_probe);
 
 /// The return address at the entry of a function: the link register.
@@ -77,8 +77,8 @@ pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], context: u64, function
 }
 
 #[inline(always)]
-fn entry_probe(call: &Entry) -> Option<()> {
-    let vcpu = call.args[0];
+fn entry_probe(call: &impl Entry) -> Option<()> {
+    let vcpu = call.arg(0)?;
     let info = vcpu + offset_of_fault_info()?;
     // `u32` up to 6.1 and `u64` since; the syndrome has 32 bits.
     let syndrome: u32 = read::member(info, offset::FAULT_ESR)?;
@@ -115,10 +115,10 @@ fn fault_access(syndrome: u32) -> u8 {
 }
 
 #[inline(always)]
-fn exit_probe(call: &Exit) -> Option<()> {
+fn exit_probe(call: &impl Exit) -> Option<()> {
     if let Some(task) = faulting_task()
-        && call.int() != 1
         && task.fault.result == FaultResult::Retry as u8
+        && call.int(arg::N_FAULT) != Some(1)
     {
         // An exit to the VMM, or an error.
         task.fault.result = FaultResult::Other as u8;
@@ -128,28 +128,28 @@ fn exit_probe(call: &Exit) -> Option<()> {
 
 /// The frame behind the address is looked up: this is about memory, and a retry unless it gets mapped.
 #[inline(always)]
-fn lookup_probe(call: &Entry) -> Option<()> {
+fn lookup_probe(call: &impl Entry) -> Option<()> {
     let task = faulting_task()?;
-    task.fault.hva = memslot_hva(call.args[0], call.args[1])?;
+    task.fault.hva = memslot_hva(call.arg(0)?, call.arg(1)?)?;
     task.fault.result = FaultResult::Retry as u8;
     Some(())
 }
 
 #[inline(always)]
-fn map_probe(call: &Exit) -> Option<()> {
+fn map_probe(call: &impl Exit) -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     if task.call.flags & call_flags::ACTIVE != 0 {
-        if call.int() == 0 {
+        if call.int(arg::N_STAGE2_MAP) == Some(0) {
             task.call.flags |= call_flags::CHANGED;
         }
         return Some(());
     }
-    resolve(call.int())
+    resolve(call.int(arg::N_STAGE2_MAP)?)
 }
 
 #[inline(always)]
-fn relax_probe(call: &Exit) -> Option<()> {
-    resolve(call.int())
+fn relax_probe(call: &impl Exit) -> Option<()> {
+    resolve(call.int(arg::N_STAGE2_RELAX)?)
 }
 
 /// The page table of the guest that faults was changed, or found changed by somebody else.
@@ -169,7 +169,7 @@ fn resolve(error: i32) -> Option<()> {
 /// A page table page lost an entry. Inside a bracket that is a mapping torn down; inside `change_pte` it
 /// is one that makes room for the next.
 #[inline(always)]
-fn put_probe(_: &Entry) -> Option<()> {
+fn put_probe(_: &impl Entry) -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     if task.call.flags & call_flags::ACTIVE == 0 {
         task.top()?.flags |= bracket_flags::HIT | bracket_flags::ZAPPED;

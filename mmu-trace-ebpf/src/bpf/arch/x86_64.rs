@@ -42,7 +42,7 @@ pub(super) const INSTALLS: bool = false;
 entry_hook!(fe_fault, kp_fault, entry_probe);
 exit_hook!(fx_fault, kr_fault, exit_probe);
 entry_hook!(fe_tdp_fault, kp_tdp_fault, result_entry_probe);
-exit_hook!(fx_tdp_fault, kr_tdp_fault, arg::N_TDP_FAULT, result_probe);
+exit_hook!(fx_tdp_fault, kr_tdp_fault, result_probe);
 entry_hook!(fe_fault_hva, kp_fault_hva, hva_probe);
 stack_argument_hook!(kp_prefetch, prefetch_probe);
 
@@ -95,55 +95,55 @@ fn is_near(addr: u64, function: u64) -> bool {
 }
 
 #[inline(always)]
-fn entry_probe(call: &Entry) -> Option<()> {
+fn entry_probe(call: &impl Entry) -> Option<()> {
     /// `PFERR_*` (`arch/x86/include/asm/kvm_host.h`).
     const PRESENT: u64 = 1;
     const WRITE: u64 = 1 << 1;
-    let error_code = call.args[2];
+    let error_code = call.arg(2)?;
     let present = if error_code & PRESENT != 0 { access::PRESENT } else { 0 };
     let write = if error_code & WRITE != 0 { access::WRITE } else { 0 };
-    page_fault::entered(call.args[0], call.args[1], present | write)
+    page_fault::entered(call.arg(0)?, call.arg(1)?, present | write)
 }
 
 #[inline(always)]
-fn exit_probe(_: &Exit) -> Option<()> {
+fn exit_probe(_: &impl Exit) -> Option<()> {
     page_fault::finish()
 }
 
 /// A return probe sees no arguments: keep the fault for it. An fexit program needs no such entry.
 #[inline(always)]
-fn result_entry_probe(call: &Entry) -> Option<()> {
+fn result_entry_probe(call: &impl Entry) -> Option<()> {
     let task = faulting_task()?;
     task.fault.flags |= fault_flags::RESULT_PENDING;
     let position = config::arg(arg::TDP_FAULT);
-    task.fault.fault = if position < 5 { call.args[position as usize & 3] } else { 0 };
+    task.fault.fault = if position < 5 { call.arg(position)? } else { 0 };
     Some(())
 }
 
 #[inline(always)]
-fn result_probe(call: &Exit) -> Option<()> {
+fn result_probe(call: &impl Exit) -> Option<()> {
     let task = faulting_task()?;
     task.fault.flags &= !fault_flags::RESULT_PENDING;
     let position = config::arg(arg::TDP_FAULT);
-    let fault = if position == MISSING { 0 } else { call.arg(position as u64).unwrap_or(task.fault.fault) };
+    let fault = if position == MISSING { 0 } else { call.arg(position).unwrap_or(task.fault.fault) };
     let hva = fault_hva(fault).unwrap_or(task.fault.hva);
-    page_fault::resolved(task, result(call.int()) as u8, hva)
+    page_fault::resolved(task, result(call.int(arg::N_TDP_FAULT)?) as u8, hva)
 }
 
 /// Where there is no `fault` to read, the lookup of the frame behind the address tells the address.
 #[inline(always)]
-fn hva_probe(call: &Entry) -> Option<()> {
-    faulting_task()?.fault.hva = call.args[0];
+fn hva_probe(call: &impl Entry) -> Option<()> {
+    faulting_task()?.fault.hva = call.arg(0)?;
     Some(())
 }
 
 /// A page was mapped with its neighbour, without a fault of its own.
 #[inline(always)]
-fn prefetch_probe(call: &Entry, fault: u64) -> Option<()> {
+fn prefetch_probe(call: &impl Entry, fault: u64) -> Option<()> {
     if fault != 0 {
         return None;
     }
-    page_fault::mapped_ahead(memslot_hva(call.args[1], call.args[4])?)
+    page_fault::mapped_ahead(memslot_hva(call.arg(1)?, call.arg(4)?)?)
 }
 
 /// The host virtual address that `struct kvm_page_fault` stands for.

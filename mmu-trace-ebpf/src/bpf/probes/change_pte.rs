@@ -13,7 +13,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, PageKey, UNATTRIBUTED, VmStats, arg, event_kind, function, value},
+    abi::{Event, PageKey, PageRecord, UNATTRIBUTED, VmStats, arg, event_kind, function, value},
     decide::{self, bracket_flags, call_flags},
     kind::{Cause, Gap, Initiator, Outcome},
     task::{ChangePte, TaskState},
@@ -22,7 +22,7 @@ use mmu_trace_ebpf::{
 use super::{
     super::{
         arch,
-        call::{Entry, Exit, caller_hook, entry_hook, exit_hook},
+        call::{Entry, Exit, entry_hook, exit_hook},
         config,
         maps::{self, add, count_since_start, element},
         read, stream, vm,
@@ -30,20 +30,26 @@ use super::{
     invalidate,
 };
 
-caller_hook!(fe_change_pte, kp_change_pte, function::CHANGE_PTE, 3, entry_probe);
+entry_hook!(fe_change_pte, kp_change_pte, entry_probe);
 exit_hook!(fx_change_pte, kr_change_pte, returned);
 entry_hook!(fe_kvm_cp, kp_kvm_cp, subscriber_probe);
 entry_hook!(fe_set_spte, kp_set_spte, handler_probe);
-exit_hook!(fx_set_spte, kr_set_spte, arg::N_SET_SPTE, handler_returned);
+exit_hook!(fx_set_spte, kr_set_spte, handler_returned);
 entry_hook!(fe_set_pte, kp_set_pte, memslot_probe);
 
 #[inline(always)]
-fn entry_probe(call: &Entry) -> Option<()> {
-    open(call.args[0], call.args[1], call.args[2], call.caller)
+fn entry_probe(call: &impl Entry) -> Option<()> {
+    open(call.arg(0)?, call.arg(1)?, call.arg(2)?, call.caller(function::CHANGE_PTE, 3))
 }
 
 #[inline(always)]
-fn returned(_: &Exit) -> Option<()> {
+fn returned(_: &impl Exit) -> Option<()> {
+    close_timing()
+}
+
+/// The current task's open call has returned: it is known how long it took.
+#[inline(always)]
+pub(super) fn close_timing() -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     if task.call.flags & call_flags::ACTIVE != 0 {
         // SAFETY: no preconditions.
@@ -53,12 +59,12 @@ fn returned(_: &Exit) -> Option<()> {
 }
 
 #[inline(always)]
-fn subscriber_probe(_: &Entry) -> Option<()> {
+fn subscriber_probe(_: &impl Entry) -> Option<()> {
     mark(call_flags::SUBSCRIBER)
 }
 
 #[inline(always)]
-fn handler_probe(_: &Entry) -> Option<()> {
+fn handler_probe(_: &impl Entry) -> Option<()> {
     mark(entered_handler())
 }
 
@@ -71,14 +77,14 @@ fn entered_handler() -> u8 {
 
 /// The older handler has found a memslot.
 #[inline(always)]
-fn memslot_probe(_: &Entry) -> Option<()> {
+fn memslot_probe(_: &impl Entry) -> Option<()> {
     mark(call_flags::SUBSCRIBER | call_flags::HANDLED)
 }
 
 /// The handler ends. Where that can be seen without a return probe, its entry is not looked at.
 #[inline(always)]
-fn handler_returned(call: &Exit) -> Option<()> {
-    mark(entered_handler() | if call.truth() { call_flags::CHANGED } else { 0 })
+fn handler_returned(call: &impl Exit) -> Option<()> {
+    mark(entered_handler() | if call.truth(arg::N_SET_SPTE)? { call_flags::CHANGED } else { 0 })
 }
 
 /// Marks the current task's open call.
@@ -98,7 +104,7 @@ pub(super) fn open(mm: u64, addr: u64, pte: u64, caller: u64) -> Option<()> {
     let task = maps::task_or_new(tid)?;
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    close(task, tid, now);
+    close(task, tid, now, |key, slot| maps::page(key, slot).map(|page| &*page));
     let bracket = task.find(|b| b.mm == mm && b.start <= addr && addr < b.end);
     let index = bracket.unwrap_or(0);
     let enclosing = &mut task.brackets[index & 3];
@@ -138,18 +144,23 @@ fn count_call(stats: &mut VmStats, cause: u8, outcome: u8) -> Option<()> {
     Some(())
 }
 
-/// Classifies the task's open call, if there is one.
+/// Classifies the task's open call, if there is one; `find_page` gives the record of a page of the VM in a slot.
 #[inline(always)]
-pub(super) fn close(task: &mut TaskState, tid: u32, now: u64) -> Option<()> {
+pub(super) fn close<'a>(
+    task: &mut TaskState,
+    tid: u32,
+    now: u64,
+    find_page: impl FnOnce(&PageKey, u32) -> Option<&'a PageRecord>,
+) -> Option<()> {
     let call = task.call;
     if call.flags & call_flags::ACTIVE == 0 {
         return None;
     }
     task.call.flags = 0;
     let bracket = &mut task.brackets[call.bracket as usize & 3];
-    let page = maps::page(&PageKey { mm: bracket.mm, page: call.addr >> 12 }, bracket.slot);
+    let page = find_page(&PageKey { mm: bracket.mm, page: call.addr >> 12 }, bracket.slot);
     let in_merge = decide::in_merge(call.cause, bracket.initiator);
-    let outcome = decide::outcome(in_merge, call.flags, bracket.flags, page.as_deref(), arch::INSTALLS);
+    let outcome = decide::outcome(in_merge, call.flags, bracket.flags, page, arch::INSTALLS);
     if outcome == Outcome::EffectiveDropped as u8 {
         // Torn down after all, by the call itself: the next access faults.
         bracket.flags |= bracket_flags::FLUSHED;

@@ -21,8 +21,8 @@ entry_hook!(fe_cow, kp_cow, copy_probe);
 const MAPPING_KSM: u64 = 3;
 
 #[inline(always)]
-fn copy_probe(call: &Entry) -> Option<()> {
-    let vmf = call.args[0];
+fn copy_probe(call: &impl Entry) -> Option<()> {
+    let vmf = call.arg(0)?;
     let vma = read::member(vmf, offset::VMF_VMA)?;
     let mm = read::member(vma, offset::VMA_MM)?;
     if vm::slot_of(mm) == UNATTRIBUTED {

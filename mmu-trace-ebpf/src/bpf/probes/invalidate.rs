@@ -12,11 +12,11 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{
-        BulkRange, Event, FIRST_SLOT, InvalidationKey, InvalidationStats, N_BULK, OTHER, PageKey,
+        BulkRange, Event, FIRST_SLOT, InvalidationKey, InvalidationStats, N_BULK, OTHER, PageKey, PageRecord,
         event_flags, event_kind, function, offset, value,
     },
     decide::{self, bracket_flags},
-    kind::{Cause, Gap},
+    kind::{Cause, Gap, Initiator},
     page::{self, Operation},
     task::{Bracket, TaskState},
 };
@@ -24,18 +24,19 @@ use mmu_trace_ebpf::{
 use super::{
     super::{
         arch,
-        call::{Entry, caller_hook, entry_hook},
+        call::{Entry, entry_hook},
         config,
         maps::{
             self, BULK_RANGES, CALLERS, INVALIDATIONS, NO_EXIST, add, count, count_n, count_since_start,
             element,
         },
-        read, stream, vm,
+        read::{self, Block},
+        stream, vm,
     },
     change_pte, cow,
 };
 
-caller_hook!(fe_range_start, kp_range_start, function::RANGE_START, 1, start_probe);
+entry_hook!(fe_range_start, kp_range_start, start_probe);
 entry_hook!(fe_range_end, kp_range_end, end_probe);
 
 /// What a probe reads from `struct mmu_notifier_range`.
@@ -50,22 +51,31 @@ pub(super) struct Range {
 }
 
 #[inline(always)]
-fn start_probe(call: &Entry) -> Option<()> {
-    let range = call.args[0];
+fn start_probe(call: &impl Entry) -> Option<()> {
+    let range = read_range(call.arg(0)?)?;
     begin(&Range {
-        mm: read::member(range, offset::RANGE_MM)?,
-        start: read::member(range, offset::RANGE_START)?,
-        end: read::member(range, offset::RANGE_END)?,
-        event: read::member(range, offset::RANGE_EVENT)?,
-        blockable: read::member::<u32>(range, offset::RANGE_FLAGS)? & 1 != 0,
-        caller: call.caller,
+        mm: range.u64(offset::RANGE_MM)?,
+        start: range.u64(offset::RANGE_START)?,
+        end: range.u64(offset::RANGE_END)?,
+        event: range.u32(offset::RANGE_EVENT)?,
+        blockable: range.u32(offset::RANGE_FLAGS)? & 1 != 0,
+        caller: call.caller(function::RANGE_START, 1),
     })
 }
 
+/// A whole `struct mmu_notifier_range`, and a word behind it where that is shorter.
 #[inline(always)]
-fn end_probe(call: &Entry) -> Option<()> {
-    let range = call.args[0];
-    finish(read::member(range, offset::RANGE_MM)?, read::member(range, offset::RANGE_START)?)
+pub(super) fn read_range(range: u64) -> Option<Block<RANGE_WORDS>> {
+    Block::read(range)
+}
+
+/// Words of the largest `struct mmu_notifier_range`: a pointer, an `mm`, two addresses, flags, event, owner.
+const RANGE_WORDS: usize = 7;
+
+#[inline(always)]
+fn end_probe(call: &impl Entry) -> Option<()> {
+    let range = read_range(call.arg(0)?)?;
+    finish(range.u64(offset::RANGE_MM)?, range.u64(offset::RANGE_START)?)
 }
 
 /// Opens a bracket.
@@ -73,7 +83,7 @@ fn end_probe(call: &Entry) -> Option<()> {
 pub(super) fn begin(range: &Range) -> Option<()> {
     let (tid, _) = read::current_ids();
     let task = maps::task_or_new(tid)?;
-    let initiator = initiator(task, range.mm);
+    let initiator = initiator(tid, range.mm, task.scopes);
     let cause = cause(range.caller, task.scopes, initiator, range.event);
     let bracket = Bracket {
         mm: range.mm,
@@ -112,12 +122,23 @@ pub(super) fn finish(mm: u64, start: u64) -> Option<()> {
     };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    change_pte::close(task, tid, now);
+    let bracket = &task.brackets[index & 3];
+    let key = PageKey { mm, page: start >> 12 };
+    let is_page = bracket.end.wrapping_sub(start) <= 4096;
+    let page = if is_page { maps::page(&key, bracket.slot) } else { None };
+    change_pte::close(task, tid, now, |of, slot| {
+        let is_same = is_page && of.page == key.page && of.mm == mm;
+        if is_same { page.as_deref() } else { maps::page(of, slot).map(|page| &*page) }
+    });
     let bracket = task.brackets[index & 3];
     count_n(Gap::MissedRangeEnd, (task.depth as u64).wrapping_sub(index as u64 + 1));
     task.depth = index as u32;
     task.note_ksm(&bracket);
-    note_pages(&bracket, now);
+    if is_page {
+        note_page(&bracket, &key, page, now);
+    } else {
+        note_range(&bracket, now);
+    }
     note_totals(&bracket);
     note_invalidation(&bracket, now);
     emit(&bracket, tid, now);
@@ -134,19 +155,15 @@ fn orphan(task: &mut TaskState) {
     }
 }
 
-/// Who runs the operation on `mm`. The kernel's own threads that are somebody for good are asked once.
+/// Who runs the operation on `mm`: the thread `tid`.
 #[inline(always)]
-fn initiator(task: &mut TaskState, mm: u64) -> u8 {
-    if task.initiator != 0 {
-        return task.initiator;
+fn initiator(tid: u32, mm: u64, scopes: u32) -> u8 {
+    if maps::is_ksmd(tid) {
+        return Initiator::Ksmd as u8;
     }
     let current_mm = read::current_mm().unwrap_or(mm);
     let comm = if current_mm == 0 { read::current_comm() } else { 0 };
-    let initiator = decide::initiator(current_mm, mm, task.scopes, comm);
-    if decide::is_for_good(initiator) {
-        task.initiator = initiator;
-    }
-    initiator
+    decide::initiator(current_mm, mm, scopes, comm)
 }
 
 /// Why: the caller's cause, refined.
@@ -172,16 +189,10 @@ fn bracket_start_flags(task: &mut TaskState, range: &Range, cause: u8) -> u8 {
     if cow::copies_ksm_page(vmf) { nonblock | bracket_flags::KSM_PAGE } else { nonblock }
 }
 
-/// Remembers who zapped what.
+/// Remembers who zapped a page; `page` is its record so far.
 #[inline(always)]
-fn note_pages(bracket: &Bracket, now: u64) {
+fn note_page(bracket: &Bracket, key: &PageKey, page: Option<&mut PageRecord>, now: u64) {
     let zapped = bracket_flags::zapped(bracket.flags);
-    if bracket.end.wrapping_sub(bracket.start) > 4096 {
-        note_range(bracket, zapped, now);
-        return;
-    }
-    let key = PageKey { mm: bracket.mm, page: bracket.start >> 12 };
-    let page = maps::page(&key, bracket.slot);
     let was_pending = page.as_deref().is_some_and(page::is_pending);
     let operation = Operation {
         cause: bracket.cause,
@@ -198,7 +209,7 @@ fn note_pages(bracket: &Bracket, now: u64) {
         let record = page::zapped_page(&operation, now);
         match page {
             Some(page) => page::zap_again(page, &record),
-            None => maps::put_page(&key, &record),
+            None => maps::put_page(key, &record),
         }
         if !was_pending {
             count(Gap::PagePending);
@@ -216,7 +227,8 @@ fn note_pages(bracket: &Bracket, now: u64) {
 /// Where only a zap tells that there was guest memory in it, it may have been about pages that the
 /// guest had not mapped. If they were taken away, that is worth an entry, but none of another's.
 #[inline(always)]
-fn note_range(bracket: &Bracket, zapped: bool, now: u64) {
+fn note_range(bracket: &Bracket, now: u64) {
+    let zapped = bracket_flags::zapped(bracket.flags);
     let hit = zapped || bracket.flags & bracket_flags::HIT != 0;
     let may_discard = config::value(value::HANDLERS_BY_HVA) == 1 && page::discards(bracket.cause);
     if !(hit || may_discard) {
@@ -279,7 +291,10 @@ fn note_invalidation(bracket: &Bracket, now: u64) {
         return;
     };
     add(&mut row.ranges, 1);
-    add(&mut row.pages, decide::n_pages(bracket.start, bracket.end));
+    let more_pages = decide::n_pages(bracket.start, bracket.end).wrapping_sub(1);
+    if more_pages != 0 {
+        add(&mut row.more_pages, more_pages);
+    }
     if bracket_flags::zapped(bracket.flags) {
         add(&mut row.zapped, 1);
     }
@@ -289,7 +304,8 @@ fn note_invalidation(bracket: &Bracket, now: u64) {
 
 #[inline(always)]
 fn invalidation_row(key: &InvalidationKey) -> Option<&'static mut InvalidationStats> {
-    const EMPTY: InvalidationStats = InvalidationStats { ranges: 0, pages: 0, zapped: 0, ns: 0, caller: 0 };
+    const EMPTY: InvalidationStats =
+        InvalidationStats { ranges: 0, more_pages: 0, zapped: 0, ns: 0, caller: 0 };
     let row = match INVALIDATIONS.get_ptr_mut(key) {
         Some(row) => row,
         None => {

@@ -25,48 +25,48 @@ use super::super::{
 };
 
 entry_hook!(fe_ksm_wp, kp_ksm_wp, write_protect_probe);
-exit_hook!(fx_ksm_wp, kr_ksm_wp, arg::N_WRITE_PROTECT, write_protect_returned);
+exit_hook!(fx_ksm_wp, kr_ksm_wp, write_protect_returned);
 entry_hook!(fe_ksm_merge, kp_ksm_merge, merge_probe);
-exit_hook!(fx_ksm_merge, kr_ksm_merge, arg::N_MERGE, merge_returned);
+exit_hook!(fx_ksm_merge, kr_ksm_merge, merge_returned);
 entry_hook!(fe_ksm_break, kp_ksm_break, break_probe);
 exit_hook!(fx_ksm_break, kr_ksm_break, break_returned);
 entry_hook!(fe_numa, kp_numa, numa_probe);
 exit_hook!(fx_numa, kr_numa, numa_returned);
 
 #[inline(always)]
-fn write_protect_probe(_: &Entry) -> Option<()> {
+fn write_protect_probe(_: &impl Entry) -> Option<()> {
     enter(scope::KSM_WRITE_PROTECT)
 }
 
 #[inline(always)]
-fn write_protect_returned(call: &Exit) -> Option<()> {
-    leave(scope::KSM_WRITE_PROTECT, call.int())
+fn write_protect_returned(call: &impl Exit) -> Option<()> {
+    leave(scope::KSM_WRITE_PROTECT, call.int(arg::N_WRITE_PROTECT)?)
 }
 
 #[inline(always)]
-fn merge_probe(_: &Entry) -> Option<()> {
+fn merge_probe(_: &impl Entry) -> Option<()> {
     enter(scope::KSM_MERGE)
 }
 
 #[inline(always)]
-fn merge_returned(call: &Exit) -> Option<()> {
-    leave(scope::KSM_MERGE, call.int())
+fn merge_returned(call: &impl Exit) -> Option<()> {
+    leave(scope::KSM_MERGE, call.int(arg::N_MERGE)?)
 }
 
 #[inline(always)]
-fn break_probe(_: &Entry) -> Option<()> {
+fn break_probe(_: &impl Entry) -> Option<()> {
     enter(scope::KSM_BREAK)
 }
 
 #[inline(always)]
-fn break_returned(_: &Exit) -> Option<()> {
+fn break_returned(_: &impl Exit) -> Option<()> {
     leave(scope::KSM_BREAK, 0)
 }
 
 /// Every process is scanned; address spaces without KVM are left at once.
 #[inline(always)]
-fn numa_probe(call: &Entry) -> Option<()> {
-    let mm = read::member(call.args[0], offset::VMA_MM)?;
+fn numa_probe(call: &impl Entry) -> Option<()> {
+    let mm = read::member(call.arg(0)?, offset::VMA_MM)?;
     if vm::slot_of(mm) == UNATTRIBUTED {
         return None;
     }
@@ -74,7 +74,7 @@ fn numa_probe(call: &Entry) -> Option<()> {
 }
 
 #[inline(always)]
-fn numa_returned(_: &Exit) -> Option<()> {
+fn numa_returned(_: &impl Exit) -> Option<()> {
     leave(scope::NUMA, 0)
 }
 

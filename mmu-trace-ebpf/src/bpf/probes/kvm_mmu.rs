@@ -22,15 +22,15 @@ use super::super::{
 };
 
 entry_hook!(fe_unmap, kp_unmap, unmap_probe);
-exit_hook!(fx_unmap, kr_unmap, arg::N_UNMAP, unmap_returned);
+exit_hook!(fx_unmap, kr_unmap, unmap_returned);
 entry_hook!(fe_flush, kp_flush, flush_probe);
 
 #[inline(always)]
-fn unmap_probe(call: &Entry) -> Option<()> {
+fn unmap_probe(call: &impl Entry) -> Option<()> {
     let task = maps::task(read::current_ids().0)?;
     let top = task.top()?;
     mark_found(top);
-    attribute(top, call.args[0])
+    attribute(top, call.arg(0)?)
 }
 
 /// KVM itself names the VM, which may not be known yet.
@@ -54,13 +54,13 @@ fn mark_found(bracket: &mut Bracket) {
 
 /// An fexit program sees the arguments, and needs no entry before it.
 #[inline(always)]
-fn unmap_returned(call: &Exit) -> Option<()> {
-    let top = unmapped(call.truth())?;
+fn unmap_returned(call: &impl Exit) -> Option<()> {
+    let top = unmapped(call.truth(arg::N_UNMAP)?)?;
     attribute(top, call.arg(0)?)
 }
 
 #[inline(always)]
-fn flush_probe(_: &Entry) -> Option<()> {
+fn flush_probe(_: &impl Entry) -> Option<()> {
     flushed()
 }
 

@@ -25,7 +25,7 @@ use super::super::{
 
 entry_hook!(fe_vm_create, kp_vm_create, create_probe);
 entry_hook!(fe_vm_destroy, kp_vm_destroy, destroy_probe);
-exit_hook!(fx_task_mm, kr_task_mm, arg::N_GET_TASK_MM, task_mm_returned);
+exit_hook!(fx_task_mm, kr_task_mm, task_mm_returned);
 
 /// `sched_process_exit`: the thread id may be used again. A task exits from no hooked function: what it
 /// still seems to be inside of, it has left unseen.
@@ -50,8 +50,8 @@ pub(super) fn task_exited() -> Option<()> {
 }
 
 #[inline(always)]
-fn create_probe(call: &Entry) -> Option<()> {
-    let kvm = call.args[0];
+fn create_probe(call: &impl Entry) -> Option<()> {
+    let kvm = call.arg(0)?;
     let mm = read::member(kvm, offset::KVM_MM)?;
     // Whoever creates a VM owns its address space, also where the kernel keeps no owner.
     vm::start(mm, kvm, Process { tgid: read::current_ids().1, ..read::mm_process(mm) });
@@ -59,16 +59,19 @@ fn create_probe(call: &Entry) -> Option<()> {
 }
 
 #[inline(always)]
-fn destroy_probe(call: &Entry) -> Option<()> {
-    vm::end(read::member(call.args[0], offset::KVM_MM)?);
+fn destroy_probe(call: &impl Entry) -> Option<()> {
+    vm::end(read::member(call.arg(0)?, offset::KVM_MM)?);
     Some(())
 }
 
 #[inline(always)]
-fn task_mm_returned(call: &Exit) -> Option<()> {
+fn task_mm_returned(call: &impl Exit) -> Option<()> {
     let tracer = config::value(value::TRACER_TGID);
-    let mm = call.ret;
-    if read::current_ids().1 != tracer || mm == 0 {
+    if read::current_ids().1 != tracer {
+        return None;
+    }
+    let mm = call.ret(arg::N_GET_TASK_MM)?;
+    if mm == 0 {
         return None;
     }
     let process = read::mm_process(mm);

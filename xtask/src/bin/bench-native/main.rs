@@ -3,16 +3,29 @@
 //! Each part is a file with one function that returns its figures. `cargo xtask bench` builds this as a
 //! release and runs it; with names of parts it measures only those.
 
+mod driver;
+mod scrape;
+
 use anyhow::Result;
 use xtask::figure::Figure;
 
 /// A part: its name, and what measures it.
 type Part = (&'static str, fn() -> Result<Vec<Figure>>);
 
-const PARTS: &[Part] = &[];
+const PARTS: &[Part] = &[("driver", driver::measure), ("scrape", scrape::measure)];
 
 fn main() -> Result<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut args = std::env::args();
+    let program = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    match args.as_slice() {
+        _ if program == scrape::VMM => scrape::be_vmm(),
+        [role, n_vms] if role == scrape::SERVE => scrape::serve(n_vms),
+        wanted => measure(wanted),
+    }
+}
+
+fn measure(wanted: &[String]) -> Result<()> {
     let mut figures = Vec::new();
     for (name, measure) in PARTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
