@@ -70,4 +70,13 @@ impl Driver {
         let info = sys::program_info(self.program.as_fd())?;
         Ok((info.runs, info.run_ns))
     }
+
+    /// Instructions that the verifier walked (from Linux 5.16 on; 0 before).
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    #[cfg(feature = "bench")]
+    pub fn verified_instructions(&self) -> io::Result<u32> {
+        Ok(sys::program_info(self.program.as_fd())?.verified)
+    }
 }

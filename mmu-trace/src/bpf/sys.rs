@@ -86,6 +86,9 @@ pub(super) struct ProgramInfo {
     /// Counted only while the kernel measures BPF programs.
     pub runs: u64,
     pub run_ns: u64,
+    /// Instructions that the verifier walked; 0 before 5.16.
+    #[cfg(feature = "bench")]
+    pub verified: u32,
     /// Hits for which it was not run; `None` on kernels that do not count them, before 5.12.
     pub misses: Option<u64>,
 }
@@ -106,6 +109,8 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         name: name.to_string_lossy().into_owned(),
         runs: info.run_cnt,
         run_ns: info.run_time_ns,
+        #[cfg(feature = "bench")]
+        verified: info.verified_insns,
         misses: counts_misses.then_some(info.recursion_misses),
     })
 }

@@ -5,6 +5,7 @@
 
 mod driver;
 mod scrape;
+mod start;
 
 use anyhow::Result;
 use xtask::figure::Figure;
@@ -12,7 +13,7 @@ use xtask::figure::Figure;
 /// A part: its name, and what measures it.
 type Part = (&'static str, fn() -> Result<Vec<Figure>>);
 
-const PARTS: &[Part] = &[("driver", driver::measure), ("scrape", scrape::measure)];
+const PARTS: &[Part] = &[("driver", driver::measure), ("scrape", scrape::measure), ("start", start::measure)];
 
 fn main() -> Result<()> {
     let mut args = std::env::args();
@@ -20,6 +21,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = args.collect();
     match args.as_slice() {
         _ if program == scrape::VMM => scrape::be_vmm(),
+        [role] if role == start::START => start::start_once(),
         [role, n_vms] if role == scrape::SERVE => scrape::serve(n_vms),
         wanted => measure(wanted),
     }
