@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         });
     }
     count.step("cargo xtask docs --check", || docs::run(&docs::Args { check: true }));
+    count.step("cargo xtask bench --check", || bench::run(&bench::Args::check()));
     count.step("cargo xtask dashboards --check", || dashboards::run(&dashboards::Args::check()));
     count.step("cargo xtask ebpf --check", || ebpf::run(&ebpf::Args { check: true }));
     if !args.no_lab {

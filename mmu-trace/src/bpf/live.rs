@@ -91,7 +91,7 @@ impl Live {
         if let Some(obstacle) = host::find_obstacles().into_iter().next() {
             return Err(obstacle.into());
         }
-        Self::start_with(options, ksm::ksmd(Path::new("/proc")), attach)
+        Self::start_with(options, counters::n_shards(n_cpus()?), ksm::ksmd(Path::new("/proc")), attach)
     }
 
     /// Loads the object and attaches nothing: drivers play what the hooks would see, and the calling thread
@@ -101,8 +101,17 @@ impl Live {
     /// The kernel refuses the object.
     #[cfg(feature = "bench")]
     pub fn unattached(options: Options) -> Result<Self> {
+        Self::unattached_with_shards(options, counters::n_shards(n_cpus()?))
+    }
+
+    /// The same, with the counters of each VM in `n_shards` places, a power of two.
+    ///
+    /// # Errors
+    /// As [`Live::unattached`].
+    #[cfg(feature = "bench")]
+    pub fn unattached_with_shards(options: Options, n_shards: u32) -> Result<Self> {
         let own_tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-        Self::start_with(options, Some(own_tid), |_, _, _, _| Ok(Default::default()))
+        Self::start_with(options, n_shards, Some(own_tid), |_, _, _, _| Ok(Default::default()))
     }
 
     /// Loads one of the object's programs that play what hooks would see.
@@ -116,6 +125,7 @@ impl Live {
 
     fn start_with(
         options: Options,
+        n_shards: u32,
         ksmd_tid: Option<u32>,
         attach: fn(&mut LoadedObject, &Btf, &Kallsyms, BackendChoice) -> Result<Attached>,
     ) -> Result<Self> {
@@ -129,7 +139,7 @@ impl Live {
             recording: options.recording,
             vm_histograms: options.vm_histograms,
             n_slots: options.max_vms + FIRST_SLOT,
-            n_shards: counters::n_shards(n_cpus()?),
+            n_shards,
             ksmd_tid,
         };
         let mut object = object::load(&constants, &callers, setup)?;

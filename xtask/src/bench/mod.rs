@@ -10,6 +10,7 @@
 
 mod budgets;
 mod native;
+mod page;
 mod table;
 
 use anyhow::{Result, bail};
@@ -24,6 +25,12 @@ pub(crate) struct Args {
     /// Measure only these parts.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Write docs/performance.md from what was measured.
+    #[arg(long, conflicts_with = "only")]
+    write: bool,
+    /// Measure nothing: check that docs/performance.md says what its figures come to.
+    #[arg(long, conflicts_with_all = ["only", "write"])]
+    check: bool,
 }
 
 /// What is measured together.
@@ -46,12 +53,20 @@ impl Part {
 impl Args {
     /// What `cargo xtask ci` runs: everything.
     pub(crate) fn for_ci() -> Self {
-        Self { only: Vec::new() }
+        Self { only: Vec::new(), write: false, check: false }
+    }
+
+    /// Only a look at the page.
+    pub(crate) fn check() -> Self {
+        Self { check: true, ..Self::for_ci() }
     }
 }
 
 /// Measures and compares; a figure beyond its budget is an error.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.check {
+        return page::check();
+    }
     let tally = run_and_tally(args)?;
     if tally.failed > 0 {
         bail!("{} of {} budgets do not hold", tally.failed, tally.passed + tally.failed);
@@ -72,6 +87,9 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     let verdicts = budgets.judge(&figures, is_complete);
     eprint!("{}", table::render(&figures, &verdicts));
     println!("{}", serde_json::to_string_pretty(&figures)?);
+    if args.write {
+        page::write(&figures, &budgets)?;
+    }
     let failed = verdicts.iter().filter(|verdict| !verdict.holds()).count();
     Ok(Tally { passed: verdicts.len() - failed, failed })
 }

@@ -24,7 +24,11 @@ use xtask::figure::{Figure, median};
 
 /// Numbers of VMs.
 const SIZES: [u32; 2] = [210, 1_000];
+/// Numbers of places that the counters of a VM are in: as on two CPUs, at most, and one for each of 256 CPUs.
+const SHARDS: [u32; 3] = [2, 16, 256];
 const SCRAPES: usize = 30;
+/// Where addresses of the kernel's data are.
+const KERNEL: u64 = 0xffff_8880_0000_0000;
 /// The argument that makes this program the server.
 pub(crate) const SERVE: &str = "serve-vms";
 /// What the processes of VMs are called.
@@ -33,13 +37,39 @@ pub(crate) const VMM: &str = "/usr/bin/qemu-system-x86_64";
 const TIME: &str = "median of 30 GET /metrics over loopback, from connect to the last byte, of a process that serves \
     that many VMs as the daemon does, each with a process of its own and all usual series";
 
+const SHARDED: &str = "median of 30 snapshots of the counters alone, without processes and without text";
+
 /// Measures.
 pub(crate) fn measure() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for n_vms in SIZES {
         figures.extend(measure_size(n_vms)?);
     }
+    for n_shards in SHARDS {
+        figures.push(measure_shards(n_shards)?);
+    }
     Ok(figures)
+}
+
+/// What a snapshot costs by how many places each VM's counters are in.
+fn measure_shards(n_shards: u32) -> Result<Figure> {
+    let options =
+        Options { backend: BackendChoice::Auto, recording: false, vm_histograms: false, max_vms: SIZES[0] };
+    let mut live = Live::unattached_with_shards(options, n_shards)?;
+    let driver = live.driver("driver")?;
+    // Processes that are not there: what they would be asked does not depend on the shards.
+    for number in 0..u64::from(SIZES[0]) {
+        driver.run(&[op::VM_START, KERNEL + number * 0x1000, KERNEL, 0])?;
+    }
+    let mut times = Vec::new();
+    for _ in 0..SCRAPES {
+        let start = Instant::now();
+        let snapshot = live.snapshot()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        ensure!(snapshot.vms.len() == SIZES[0] as usize, "{} VMs", snapshot.vms.len());
+    }
+    let name = format!("scrape/{} VMs, counters in {n_shards} places/snapshot", SIZES[0]);
+    Ok(Figure::new(name, median(&times).unwrap_or(f64::NAN), "ms", SHARDED))
 }
 
 fn measure_size(n_vms: u32) -> Result<Vec<Figure>> {
@@ -164,7 +194,7 @@ pub(crate) fn serve(n_vms: &str) -> Result<()> {
     let mut live = Live::unattached(options)?;
     let driver = live.driver("driver")?;
     for (number, vmm) in (1..).zip(&vmms.0) {
-        let mm = 0xffff_8880_0000_0000 + number * 0x1000;
+        let mm = KERNEL + number * 0x1000;
         driver.run(&[op::VM_START, mm, mm, vmm.id().into()])?;
         for page in 1..=4 {
             let start = page << 12;
