@@ -276,6 +276,8 @@ fn other_versions_are_named() {
     let newer = outline(&with_header_word(8, FORMAT_VERSION + 1));
     let expected = FORMAT_VERSION + 1;
     assert!(matches!(newer, Err(ReadError::NewerVersion { found, .. }) if found == expected));
+    let older = outline(&with_header_word(8, 1));
+    assert!(matches!(older, Err(ReadError::OlderVersion { found: 1, supported: FORMAT_VERSION, .. })));
     assert!(matches!(outline(&with_header_word(12, 99)), Err(ReadError::OtherAbi { found: 99, .. })));
 }
 
@@ -311,6 +313,28 @@ fn a_valid_checksum_around_nonsense_is_damage() {
     }
 }
 
+/// A block of `items` events with a valid checksum, whose payload is `raw`.
+fn events_block(items: u32, raw: &[u8]) -> Vec<u8> {
+    let stored = zstd::bulk::compress(raw, 1).unwrap();
+    let mut block = [0x74, 0x6d, 0x0c, 0xb1, 2, 0, 0, 0].to_vec();
+    block.extend([stored.len() as u32, raw.len() as u32, items].map(u32::to_le_bytes).concat());
+    block.extend(crc32c::crc32c_append(crc32c::crc32c(&block), &stored).to_le_bytes());
+    [block, stored].concat()
+}
+
+#[test]
+fn a_block_whose_events_cannot_be_is_damage() {
+    let bytes = capture_bytes();
+    let at = block_starts(&bytes)[1];
+    let zeros = vec![0; 16 << 20];
+    for (items, raw) in [(u32::MAX, &zeros[..]), (1 << 16, &zeros), (0, &zeros), (1, &[1; 30]), (9, b"")] {
+        let block = events_block(items, raw);
+        let read = outline(&[&bytes[..at], &block, &bytes[at..]].concat()).unwrap();
+        let damage = Damage { position: at as u64, bytes: block.len() as u64 };
+        assert_eq!((read.damage, read.items.len()), (vec![damage], 11), "{items} events");
+    }
+}
+
 #[test]
 fn nothing_but_false_starts_ends_in_an_error() {
     let mut block = foreign_block(1, 0);
@@ -324,24 +348,24 @@ fn only_captures_and_empty_files_are_replaced() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("c");
     fs::write(&path, "my diary").unwrap();
-    let refused = Writer::create(&path, &meta()).unwrap_err();
+    let refused = Writer::create(&path, &meta()).err().unwrap();
     assert!(matches!(refused, WriteError::Refused { what: "not a capture", .. }));
     assert_eq!(fs::read(&path).unwrap(), b"my diary");
     fs::write(&path, "").unwrap();
     write_capture(&path);
     let writer = Writer::create(&path, &meta()).unwrap();
-    let busy = Writer::create(&path, &meta()).unwrap_err();
+    let busy = Writer::create(&path, &meta()).err().unwrap();
     assert!(matches!(busy, WriteError::Refused { what: "a capture that is being written", .. }));
     writer.finish(EndReason::Interrupted, 0).unwrap();
     assert_eq!(summary(&path).unwrap().events, 0, "the older capture is gone");
-    let device = Writer::create(Path::new("/dev/null"), &meta()).unwrap_err();
+    let device = Writer::create(Path::new("/dev/null"), &meta()).err().unwrap();
     assert!(matches!(device, WriteError::Refused { what: "not a regular file", .. }));
 }
 
 #[test]
 fn a_full_disk_is_said_with_what_can_still_be_read() {
     let full: File = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let error = Writer::from_file(full, Path::new("out.mmut"), &meta()).unwrap_err();
+    let error = Writer::from_file(full, Path::new("out.mmut"), &meta()).err().unwrap();
     assert!(matches!(error, WriteError::Full { intact: 0, .. }));
     let message = "no room to go on writing out.mmut; the 0 bytes written so far are readable";
     assert_eq!(error.to_string(), message);

@@ -254,9 +254,13 @@ fn a_block_of_a_later_version_does_not_hide_what_is_before_it() {
 
 #[test]
 fn a_capture_of_another_version_says_which_program_reads_it() {
-    for (at, words) in [(8, "use a newer mmu-trace"), (12, "use the mmu-trace that recorded it")] {
+    for (at, version, words) in [
+        (8, 1, "use the mmu-trace that recorded it, or record again"),
+        (8, 100, "use a newer mmu-trace"),
+        (12, 100, "use the mmu-trace that recorded it"),
+    ] {
         let mut bytes = capture();
-        bytes[at] += 100;
+        bytes[at] = version;
         let crc = crc32c::crc32c(&bytes[..16]);
         bytes[16..20].copy_from_slice(&crc.to_le_bytes());
         assert_refused(&report(&bytes), 4, &["c.mmut", "version", words]);

@@ -31,7 +31,8 @@ pub(super) struct Header {
     pub(super) kind: u8,
     flags: u8,
     stored_len: u32,
-    raw_len: u32,
+    /// Length of the payload before compression, bytes.
+    pub(super) raw_len: u32,
     /// Items in the payload.
     pub(super) items: u32,
     crc: u32,

@@ -13,8 +13,11 @@
 //!         u32 raw length   of the payload after decompression
 //!         u32 items        in the payload: events, otherwise 1
 //!         u32 CRC-32C      of the 20 bytes before and the payload
-//!         payload          zstd; EVENTS: `abi::Event` records, otherwise JSON
+//!         payload          zstd; EVENTS: columns, see `events.rs`; otherwise JSON
 //! ```
+//!
+//! Of an EVENTS block items and raw length must fit each other and be small, or it is damage: that is known
+//! before anything is allocated for them.
 //!
 //! META comes first; SNAPSHOT blocks now and then and right before END, which comes last. A file without
 //! END was cut off: its last intact snapshot says what was counted until then. After damage a reader
@@ -25,6 +28,8 @@
 //! the consumer to decide.
 
 mod block;
+mod column;
+mod events;
 mod reader;
 mod summary;
 mod window;
@@ -39,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Hook, Host};
 
 /// Version of the file format; raised when an older reader could no longer read the file.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// The first bytes of every capture.
 const FILE_MAGIC: [u8; 8] = *b"MMUTRACE";
 /// Length of the file header.

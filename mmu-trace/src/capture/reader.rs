@@ -15,12 +15,11 @@ use std::{
 
 use mmu_trace_ebpf::abi::{ABI_VERSION, Event};
 use serde::de::DeserializeOwned;
-use zerocopy::FromBytes;
 
 use super::{
     Damage, End, FILE_HEADER_LEN, FILE_MAGIC, FORMAT_VERSION, Meta,
     block::{HEADER_LEN, Header, MAGIC, kind},
-    u32_at,
+    events, u32_at,
     window::Window,
 };
 use crate::model::Snapshot;
@@ -73,6 +72,20 @@ pub enum ReadError {
         /// Its version.
         found: u32,
         /// The newest version that can be read.
+        supported: u32,
+    },
+    /// Written by an older mmu-trace.
+    #[error(
+        "{} has format version {found}, this mmu-trace reads {supported}; use the mmu-trace that recorded it, \
+         or record again",
+        path.display()
+    )]
+    OlderVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The oldest version that can be read.
         supported: u32,
     },
     /// The events have another layout.
@@ -206,6 +219,9 @@ impl<R: Read> Reader<R> {
         if is_intact && format > FORMAT_VERSION {
             return Err(ReadError::NewerVersion { path, found: format, supported: FORMAT_VERSION });
         }
+        if is_intact && format < FORMAT_VERSION {
+            return Err(ReadError::OlderVersion { path, found: format, supported: FORMAT_VERSION });
+        }
         if is_intact && abi != ABI_VERSION {
             return Err(ReadError::OtherAbi { path, found: abi, supported: ABI_VERSION });
         }
@@ -269,7 +285,7 @@ impl<R: Read> Reader<R> {
         let payload = || header.payload(block);
         let item = match header.kind {
             kind::META => payload().and_then(|raw| json(&raw)).map(Item::Meta),
-            kind::EVENTS => payload().and_then(|raw| events(&raw, header.items)).map(Item::Events),
+            kind::EVENTS => events(&header, block).map(Item::Events),
             kind::SNAPSHOT => payload().and_then(|raw| json(&raw)).map(Item::Snapshot),
             kind::END => payload().and_then(|raw| json(&raw)).map(Item::End),
             _ if header.is_skippable() => return Ok(None),
@@ -307,11 +323,9 @@ fn json<T: DeserializeOwned>(raw: &[u8]) -> Option<T> {
     serde_json::from_slice(raw).ok()
 }
 
-/// `raw` as exactly `n` event records.
-fn events(raw: &[u8], n: u32) -> Option<Vec<Event>> {
-    let records = raw.chunks(size_of::<Event>());
-    if records.len() != n as usize {
-        return None;
-    }
-    records.map(|record| Event::read_from_bytes(record).ok()).collect()
+/// The events of a block.
+fn events(header: &Header, block: &[u8]) -> Option<Vec<Event>> {
+    let is_possible = events::is_possible(header.items, header.raw_len as usize);
+    let raw = is_possible.then(|| header.payload(block))??;
+    events::decode(&raw, header.items)
 }

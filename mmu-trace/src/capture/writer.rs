@@ -9,22 +9,21 @@ use std::{
 
 use mmu_trace_ebpf::abi::Event;
 use serde::Serialize;
-use zerocopy::IntoBytes;
 
 use super::{
     End, EndReason, FILE_MAGIC, Meta,
     block::{self, kind},
-    file_header,
+    events, file_header,
 };
 use crate::model::Snapshot;
 
-/// Events in one block: 256 KiB raw, so that little is lost with one and compression still pays.
-const BLOCK_EVENTS: usize = 4096;
+/// Events in one block: so few that little is lost with one, so many that what they have in common is told
+/// seldom.
+const BLOCK_EVENTS: usize = 16_384;
 /// Captures tell addresses and command lines of other users' VMs.
 const MODE: u32 = 0o600;
 
-/// Event bytes are written as they are in memory.
-const _: () = assert!(cfg!(target_endian = "little"), "captures hold little-endian events");
+const _: () = assert!(BLOCK_EVENTS <= events::MAX_EVENTS as usize, "a reader refuses larger blocks");
 
 /// Why a capture could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +68,11 @@ pub enum WriteError {
 
 /// A capture being written. Dropped without [`Writer::finish`] it lacks its end mark and the events
 /// that were not yet flushed.
-#[derive(Debug)]
 pub struct Writer {
     file: File,
     path: PathBuf,
-    /// Event records that do not fill a block yet.
-    pending: Vec<u8>,
+    /// Events that do not fill a block yet.
+    pending: Vec<Event>,
     events_written: u64,
     /// Events of blocks that could not be written.
     events_lost: u64,
@@ -123,9 +121,12 @@ impl Writer {
     /// # Errors
     /// If writing fails: those events are lost, the file is intact up to there.
     pub fn write_events(&mut self, events: &[Event]) -> Result<(), WriteError> {
-        for event in events {
-            self.pending.extend_from_slice(event.as_bytes());
-            if self.pending.len() == BLOCK_EVENTS * size_of::<Event>() {
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (fitting, more) = rest.split_at(rest.len().min(BLOCK_EVENTS - self.pending.len()));
+            self.pending.extend_from_slice(fitting);
+            rest = more;
+            if self.pending.len() == BLOCK_EVENTS {
                 self.flush()?;
             }
         }
@@ -146,17 +147,15 @@ impl Writer {
     /// # Errors
     /// If writing fails: those events are lost, the file is intact up to there.
     pub fn flush(&mut self) -> Result<(), WriteError> {
-        let pending = std::mem::take(&mut self.pending);
-        let n_events = pending.len() / size_of::<Event>();
-        if n_events > 0 {
-            let written = self.write_block(kind::EVENTS, n_events as u32, &pending);
-            let count = if written.is_ok() { &mut self.events_written } else { &mut self.events_lost };
-            *count += n_events as u64;
-            written?;
+        if self.pending.is_empty() {
+            return Ok(());
         }
-        self.pending = pending;
+        let columns = events::encode(&self.pending);
+        let written = self.write_block(kind::EVENTS, self.pending.len() as u32, &columns);
+        let count = if written.is_ok() { &mut self.events_written } else { &mut self.events_lost };
+        *count += self.pending.len() as u64;
         self.pending.clear();
-        Ok(())
+        written
     }
 
     /// Writes the end mark and waits until everything is on the disk. `events_lost` are those that never
