@@ -8,7 +8,7 @@ use std::{
 
 use mmu_trace::{
     capture::{
-        Damage, EndReason, FORMAT_VERSION, Item, Meta, ReadError, Reader, WriteError, Writer, summary,
+        Damage, EndReason, Events, FORMAT_VERSION, Item, Meta, ReadError, Reader, WriteError, Writer, summary,
     },
     model::{
         Backend, Counters, Histograms, Hook, HookState, Host, Ksm, KsmAccount, ProgramRuns, Quality,
@@ -117,12 +117,17 @@ struct Outline {
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, ReadError> {
-    let mut reader = Reader::new(bytes, Path::new("c"))?;
+    outline_with(bytes, Events::Unpack)
+}
+
+fn outline_with(bytes: &[u8], events: Events) -> Result<Outline, ReadError> {
+    let mut reader = Reader::new(bytes, Path::new("c"), events)?;
     let mut outline = Outline::default();
     for item in &mut reader {
         match item? {
             Item::Meta(meta) => outline.items.push(format!("meta {}", meta.tool_version)),
             Item::Events(events) => outline.items.extend(events.iter().map(|e| format!("event {}", e.ts_ns))),
+            Item::EventCount(n) => outline.items.push(format!("{n} events")),
             Item::Snapshot(s) => {
                 outline.items.push(format!("snapshot {}", s.unattributed.change_pte_calls()));
             }
@@ -201,6 +206,22 @@ fn every_truncation_keeps_what_is_before_and_says_where() {
         assert_eq!(whole.items[..cut.items.len()], cut.items[..], "cut to {len}");
         let damage = Damage { position: intact as u64, bytes: (len - intact) as u64 };
         assert_eq!(cut.damage, if len > intact { vec![damage] } else { Vec::new() }, "cut to {len}");
+    }
+}
+
+#[test]
+fn events_that_are_only_counted_are_as_well_guarded() {
+    let mut bytes = capture_bytes();
+    let counted = outline_with(&bytes, Events::Count).unwrap();
+    let expected =
+        ["meta 0.1.0", "2 events", "snapshot 1", "2 events", "snapshot 2", "2 events", "snapshot 3"];
+    assert_eq!(counted.items[..7], expected);
+    for at in FORMAT_AT..bytes.len() {
+        bytes[at] ^= 0x5a;
+        let [unpacked, counted] = [Events::Unpack, Events::Count].map(|e| outline_with(&bytes, e).unwrap());
+        bytes[at] ^= 0x5a;
+        assert_eq!(counted.damage, unpacked.damage, "byte {at}");
+        assert_eq!(counted.truncated, unpacked.truncated, "byte {at}");
     }
 }
 
@@ -286,7 +307,7 @@ fn what_is_no_capture_is_told_from_what_is_empty() {
     assert!(matches!(outline(b""), Err(ReadError::Empty { .. })));
     assert!(matches!(outline(b"\x7fELF and so on, and so on"), Err(ReadError::NotACapture { .. })));
     assert!(matches!(outline(b"x"), Err(ReadError::NotACapture { .. })));
-    assert!(matches!(Reader::open(Path::new("/nonexistent")), Err(ReadError::Open { .. })));
+    assert!(matches!(Reader::open(Path::new("/nonexistent"), Events::Count), Err(ReadError::Open { .. })));
 }
 
 #[test]
@@ -388,7 +409,7 @@ proptest! {
         }
         let end = writer.finish(EndReason::Command, 0).unwrap();
         let mut read = Vec::new();
-        for item in Reader::open(&path).unwrap() {
+        for item in Reader::open(&path, Events::Unpack).unwrap() {
             if let Item::Events(events) = item.unwrap() {
                 read.extend(events.as_bytes().to_vec());
             }

@@ -24,6 +24,9 @@
 //! looks for the next block magic, so one bad byte costs one block. The file header keeps its form in
 //! every version.
 //!
+//! Who does not need the events need not unpack them: their blocks are counted, once the checksum has shown
+//! that they are as they were written. Damage cannot hide in them, only a fault of the writer could.
+//!
 //! This module knows files and wire types. What an event means, and whether its discriminants do, is for
 //! the consumer to decide.
 
@@ -35,7 +38,7 @@ mod summary;
 mod window;
 mod writer;
 
-pub use reader::{Item, ReadError, Reader};
+pub use reader::{Events, Item, ReadError, Reader};
 pub use summary::{Summary, summary, summary_with};
 pub use writer::{WriteError, Writer};
 

@@ -125,12 +125,23 @@ pub enum ReadError {
     },
 }
 
+/// What is made of the events of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// They are unpacked.
+    Unpack,
+    /// They are counted, many times as fast: of their blocks only the checksum is verified.
+    Count,
+}
+
 /// One part of a capture, in the order of the file.
 pub enum Item {
     /// How the capture was made.
     Meta(Meta),
     /// Events; their discriminants are unchecked.
     Events(Vec<Event>),
+    /// So many events, which were not unpacked.
+    EventCount(u32),
     /// What was known at this point.
     Snapshot(Box<Snapshot>),
     /// The end mark.
@@ -144,6 +155,7 @@ pub enum Item {
 pub struct Reader<R> {
     window: Window<R>,
     path: PathBuf,
+    events: Events,
     /// Damage of the file header, to be told first.
     header_damage: Option<Damage>,
     /// End of the last intact block.
@@ -159,13 +171,13 @@ impl Reader<File> {
     ///
     /// # Errors
     /// If it cannot be read, is empty, no capture, or of a version that cannot be read.
-    pub fn open(path: &Path) -> Result<Self, ReadError> {
+    pub fn open(path: &Path, events: Events) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Open { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
-        Self::new(file, path)
+        Self::new(file, path, events)
     }
 }
 
@@ -174,10 +186,11 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// As [`Reader::open`].
-    pub fn new(source: R, path: &Path) -> Result<Self, ReadError> {
+    pub fn new(source: R, path: &Path, events: Events) -> Result<Self, ReadError> {
         let mut reader = Self {
             window: Window::new(source),
             path: path.to_owned(),
+            events,
             header_damage: None,
             intact: 0,
             false_starts: 0,
@@ -194,6 +207,12 @@ impl<R: Read> Reader<R> {
     #[must_use]
     pub fn truncated(&self) -> Option<u64> {
         (self.is_done && !self.has_end).then_some(self.intact)
+    }
+
+    /// How far the file is read, bytes.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.window.position()
     }
 
     /// Blocks of unknown types that could be skipped.
@@ -280,12 +299,12 @@ impl<R: Read> Reader<R> {
     /// What is in the intact block that starts here; `None` if it is to be skipped. A content that does
     /// not fit its type is damage, too.
     fn decode(&mut self, header: Header, position: u64) -> Result<Option<Item>, ReadError> {
-        let bytes = header.block_len() as u64;
+        let (bytes, wanted) = (header.block_len() as u64, self.events);
         let block = self.peek(header.block_len())?;
         let payload = || header.payload(block);
         let item = match header.kind {
             kind::META => payload().and_then(|raw| json(&raw)).map(Item::Meta),
-            kind::EVENTS => events(&header, block).map(Item::Events),
+            kind::EVENTS => events(&header, block, wanted),
             kind::SNAPSHOT => payload().and_then(|raw| json(&raw)).map(Item::Snapshot),
             kind::END => payload().and_then(|raw| json(&raw)).map(Item::End),
             _ if header.is_skippable() => return Ok(None),
@@ -324,8 +343,13 @@ fn json<T: DeserializeOwned>(raw: &[u8]) -> Option<T> {
 }
 
 /// The events of a block.
-fn events(header: &Header, block: &[u8]) -> Option<Vec<Event>> {
-    let is_possible = events::is_possible(header.items, header.raw_len as usize);
-    let raw = is_possible.then(|| header.payload(block))??;
-    events::decode(&raw, header.items)
+fn events(header: &Header, block: &[u8], wanted: Events) -> Option<Item> {
+    let n = header.items;
+    if !events::is_possible(n, header.raw_len as usize) {
+        return None;
+    }
+    match wanted {
+        Events::Unpack => events::decode(&header.payload(block)?, n).map(Item::Events),
+        Events::Count => Some(Item::EventCount(n)),
+    }
 }

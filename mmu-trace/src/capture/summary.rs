@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Damage, End, Item, Meta, ReadError, Reader};
+use super::{Damage, End, Events, Item, Meta, ReadError, Reader};
 use crate::model::Snapshot;
 
 /// What a capture holds, and what it lacks.
@@ -18,7 +18,7 @@ pub struct Summary {
     pub damage: Vec<Damage>,
     /// Where a capture without end mark ends: behind its last intact block, in bytes.
     pub truncated: Option<u64>,
-    /// Events that could be read.
+    /// Events whose blocks could be read.
     pub events: u64,
     /// Snapshots that could be read.
     pub snapshots: u64,
@@ -39,6 +39,7 @@ impl Summary {
         match item {
             Item::Meta(meta) => self.meta = Some(meta),
             Item::Events(events) => self.events += events.len() as u64,
+            Item::EventCount(n) => self.events += u64::from(n),
             Item::Snapshot(snapshot) => {
                 self.snapshots += 1;
                 self.snapshot = Some(snapshot);
@@ -59,25 +60,29 @@ impl Summary {
     }
 }
 
-/// Reads the capture at `path` to its end.
+/// Reads the capture at `path` to its end; its events are counted.
 ///
 /// # Errors
 /// As [`Reader::open`]; damage, truncation and an error behind the first bytes are part of the summary.
 pub fn summary(path: &Path) -> Result<Summary, ReadError> {
-    summary_with(path, |_| {})
+    summary_with(path, Events::Count, |_, _| {})
 }
 
-/// The same; `look` sees every item on the way, in the order of the file.
+/// The same; `look` sees every item on the way, in the order of the file, and how many bytes are read.
 ///
 /// # Errors
 /// As [`summary`].
-pub fn summary_with(path: &Path, mut look: impl FnMut(&Item)) -> Result<Summary, ReadError> {
-    let mut reader = Reader::open(path)?;
+pub fn summary_with(
+    path: &Path,
+    events: Events,
+    mut look: impl FnMut(&Item, u64),
+) -> Result<Summary, ReadError> {
+    let mut reader = Reader::open(path, events)?;
     let mut summary = Summary::default();
-    for item in &mut reader {
+    while let Some(item) = reader.next() {
         match item {
             Ok(item) => {
-                look(&item);
+                look(&item, reader.position());
                 summary.add(item);
             }
             Err(error) => summary.stopped = Some(error),

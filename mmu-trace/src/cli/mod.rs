@@ -33,7 +33,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use config::{Parsed, Refusal};
 pub use error::{CliError, EXIT_CODES};
 use journal::Priority;
-use progress::ProgressLine;
+use progress::{ProgressLine, ReadingLine};
 use stop::Stop;
 pub use tracer::TracerArgs;
 

@@ -162,7 +162,7 @@ async fn watch(
     let mut progress = ProgressLine::new();
     loop {
         tokio::select! {
-            _ = tick.tick() => progress.show(&recording.poll()?),
+            _ = tick.tick() => progress.recording(&recording.poll()?),
             () = stop.requested() => return Ok(EndReason::Interrupted),
             () = exited(command.as_deref_mut()) => return Ok(EndReason::Command),
         }

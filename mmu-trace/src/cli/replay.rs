@@ -1,13 +1,17 @@
 //! `mmu-trace replay`: serves a capture's metrics, so that a Prometheus and its dashboards can be tried
 //! without KVM.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{CliError, Stop, damage, manager::Manager, note, serve::ServeArgs};
-use crate::{capture, model::Snapshot, source::Replay};
+use super::{CliError, ReadingLine, Stop, damage, manager::Manager, note, serve::ServeArgs};
+use crate::{
+    capture::{self, Events, ReadError, Summary},
+    model::Snapshot,
+    source::Replay,
+};
 
 /// Arguments of `replay`.
 #[derive(Args, Debug)]
@@ -36,7 +40,7 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 /// # Errors
 /// If the capture holds no figures or the address cannot be had; at the end, if the capture is damaged.
 pub fn run(args: &ReplayArgs) -> Result<(), CliError> {
-    let summary = capture::summary(&args.file).map_err(damage::unreadable)?;
+    let summary = read(&args.file).map_err(damage::unreadable)?;
     let last = summary.snapshot.as_deref().cloned();
     let checked = damage::check(&args.file, summary, "the metrics show");
     let Some(last) = last else { return checked };
@@ -49,6 +53,11 @@ pub fn run(args: &ReplayArgs) -> Result<(), CliError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     runtime.block_on(serve(args, last))?;
     checked
+}
+
+fn read(path: &Path) -> Result<Summary, ReadError> {
+    let mut line = ReadingLine::new(path);
+    capture::summary_with(path, Events::Count, |item, position| line.see(item, position))
 }
 
 async fn serve(args: &ReplayArgs, last: Snapshot) -> Result<(), CliError> {

@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum};
 use mmu_trace_ebpf::kind::Gap;
 
 use super::{
-    CliError, damage, note,
+    CliError, ReadingLine, damage, note,
     output::{self, Readers},
 };
 use crate::{
-    capture::{self, End, EndReason, Item, ReadError, Summary},
+    capture::{self, End, EndReason, Events, Item, ReadError, Summary},
     model::Snapshot,
     report::{Document, Provenance, Report, Timeline, count, html, text},
 };
@@ -85,11 +85,16 @@ pub fn run(args: &ReportArgs) -> Result<(), CliError> {
 
 /// The capture and, where the report shows them, its events by time.
 fn read(args: &ReportArgs) -> Result<(Summary, Timeline), ReadError> {
+    let events = match args.format {
+        Format::Html => Events::Unpack,
+        Format::Text | Format::Json => Events::Count,
+    };
+    let mut line = ReadingLine::new(&args.file);
     let mut timeline = Timeline::default();
-    let summary = match args.format {
-        Format::Html => capture::summary_with(&args.file, |item| watch(&mut timeline, item)),
-        Format::Text | Format::Json => capture::summary(&args.file),
-    }?;
+    let summary = capture::summary_with(&args.file, events, |item, position| {
+        line.see(item, position);
+        watch(&mut timeline, item);
+    })?;
     Ok((summary, timeline))
 }
 
@@ -98,7 +103,7 @@ fn watch(timeline: &mut Timeline, item: &Item) {
     match item {
         Item::Meta(meta) => timeline.begin(meta.start_monotonic_ns),
         Item::Events(events) => events.iter().for_each(|event| timeline.add(event)),
-        Item::Snapshot(_) | Item::End(_) | Item::Damage(_) => {}
+        Item::EventCount(_) | Item::Snapshot(_) | Item::End(_) | Item::Damage(_) => {}
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use super::Source;
 use crate::{
-    capture::{Item, ReadError, Reader},
+    capture::{Events, Item, ReadError, Reader},
     model::Snapshot,
 };
 
@@ -68,7 +68,7 @@ impl Replay {
     }
 
     fn open(path: &Path, pace: impl FnOnce(&Snapshot) -> Pace) -> Result<Option<Self>, ReadError> {
-        let mut reader = Reader::open(path)?;
+        let mut reader = Reader::open(path, Events::Count)?;
         // What is missing before the first one is no matter of its figures.
         let Some(first) = next_snapshot(&mut reader, &mut false) else { return Ok(None) };
         let player = Player { reader, next: None, pace: pace(&first) };
@@ -109,7 +109,7 @@ fn next_snapshot(reader: &mut Reader<File>, is_damaged: &mut bool) -> Option<Box
         match item {
             Ok(Item::Snapshot(snapshot)) => return Some(snapshot),
             Ok(Item::Damage(_)) | Err(_) => *is_damaged = true,
-            Ok(Item::Meta(_) | Item::Events(_) | Item::End(_)) => {}
+            Ok(Item::Meta(_) | Item::Events(_) | Item::EventCount(_) | Item::End(_)) => {}
         }
     }
     *is_damaged |= reader.truncated().is_some();
