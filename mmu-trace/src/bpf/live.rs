@@ -238,11 +238,13 @@ impl Live {
         &self.identities
     }
 
-    /// Hands every event in the ring buffer to `consume`; returns how many there were.
-    pub fn drain(&mut self, mut consume: impl FnMut(Event)) -> u64 {
+    /// Hands the events in the ring buffer to `consume`, at most so many; returns how many there were.
+    pub fn drain(&mut self, at_most: usize, mut consume: impl FnMut(Event)) -> usize {
         let Some(ring) = &mut self.ring else { return 0 };
         let mut n = 0;
-        while let Some(item) = ring.next() {
+        while n < at_most
+            && let Some(item) = ring.next()
+        {
             if let Ok(event) = Event::read_from_bytes(&item) {
                 consume(event);
                 n += 1;

@@ -5,12 +5,13 @@
 //! is cut short still says most of the truth, and one at the end.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use mmu_trace_ebpf::{
-    abi::{Event, UNATTRIBUTED},
+    abi::{Event, FIRST_SLOT, UNATTRIBUTED},
     kind::Gap,
 };
 
@@ -24,6 +25,11 @@ use crate::{
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(2);
 /// How often new VMs are asked who they are.
 const IDENTIFY_EVERY: Duration = Duration::from_millis(200);
+/// Events fetched and written together: 1 MiB of memory, however many there are.
+const BATCH: usize = 16_384;
+/// Most batches fetched at a time: what a full ring buffer holds. A host that makes events faster than they
+/// are written must not keep the recorder from snapshots, signals and its end.
+const MAX_BATCHES: usize = 16;
 
 /// What is wanted of a recording.
 #[derive(Clone, Debug, Default)]
@@ -145,15 +151,31 @@ impl Recording {
         Ok(Recorded { path: self.path, snapshot, events: end.events_written })
     }
 
+    /// Fetches what is in the ring buffer now, and perhaps some of what comes meanwhile.
     fn drain(&mut self) -> Result<(), RecordError> {
-        let mut batch = std::mem::take(&mut self.batch);
-        self.live.drain(|event| batch.push(event));
-        if !self.wanted.is_empty() {
-            batch.retain(|event| self.is_wanted_slot(event.slot));
+        for _ in 0..MAX_BATCHES {
+            self.batch.clear();
+            let n = self.live.drain(BATCH, |event| self.batch.push(event));
+            self.keep_wanted()?;
+            self.writer.write_events(&self.batch)?;
+            if n < BATCH {
+                break;
+            }
         }
-        self.writer.write_events(&batch)?;
-        batch.clear();
-        self.batch = batch;
+        Ok(())
+    }
+
+    /// Leaves the events of the wanted VMs in the batch. VMs that are new are asked who they are.
+    fn keep_wanted(&mut self) -> Result<(), RecordError> {
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
+        let slots: BTreeSet<u32> = self.batch.iter().map(|event| event.slot).collect();
+        if slots.range(FIRST_SLOT..).any(|slot| !self.live.identities().contains_key(slot)) {
+            self.live.identify_new_vms().map_err(RecordError::Trace)?;
+        }
+        let wanted: BTreeSet<u32> = slots.into_iter().filter(|&slot| self.is_wanted_slot(slot)).collect();
+        self.batch.retain(|event| wanted.contains(&event.slot));
         Ok(())
     }
 
