@@ -58,9 +58,13 @@ fn is_ksmd(stat: &str) -> bool {
 #[must_use]
 pub fn account(proc_root: &Path, pid: u32, ksm: &Ksm) -> KsmAccount {
     let process = proc_root.join(pid.to_string());
+    let stat = if ksm.profit_by_process { read_small(&process.join("ksm_stat")).ok() } else { None };
+    let stat = stat.unwrap_or_default();
+    // From 6.6 on one file has both.
+    let merging = || line::<u64>(&stat, "ksm_merging_pages").or_else(|| merging_pages(&process));
     KsmAccount {
-        merging_pages: ksm.counts_by_process.then(|| merging_pages(&process)).flatten(),
-        profit_bytes: ksm.profit_by_process.then(|| profit_bytes(&process)).flatten(),
+        merging_pages: ksm.counts_by_process.then(merging).flatten(),
+        profit_bytes: line(&stat, "ksm_process_profit"),
     }
 }
 
@@ -69,11 +73,12 @@ fn merging_pages(process: &Path) -> Option<u64> {
 }
 
 fn profit_bytes(process: &Path) -> Option<i64> {
-    parse_profit(&read_small(&process.join("ksm_stat")).ok()?)
+    line(&read_small(&process.join("ksm_stat")).ok()?, "ksm_process_profit")
 }
 
-fn parse_profit(ksm_stat: &str) -> Option<i64> {
-    ksm_stat.lines().find_map(|line| line.strip_prefix("ksm_process_profit ")?.trim().parse().ok())
+/// The number behind `name` in `ksm_stat`.
+fn line<N: FromStr>(ksm_stat: &str, name: &str) -> Option<N> {
+    ksm_stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 fn number<N: FromStr>(file: &Path) -> Option<N> {
@@ -95,8 +100,8 @@ mod tests {
     #[test]
     fn the_profit_may_be_negative() {
         let stat = "ksm_rmap_items 10\nksm_zero_pages 0\nksm_merging_pages 0\nksm_process_profit -640\n";
-        assert_eq!(parse_profit(stat), Some(-640));
-        assert_eq!(parse_profit("ksm_rmap_items 10\n"), None);
+        assert_eq!(line::<i64>(stat, "ksm_process_profit"), Some(-640));
+        assert_eq!(line::<i64>("ksm_rmap_items 10\n", "ksm_process_profit"), None);
     }
 
     #[test]

@@ -1,27 +1,34 @@
 //! From values to the text format (`text/plain; version=0.0.4`).
 //!
-//! A thousand VMs have a hundred thousand samples. The labels of each are written once, as they will stand in
-//! the text, and serve as its key; the text is put together from them in one go. The client library's
-//! encoder would want each sample as a tree of owned strings first.
+//! A thousand VMs have a hundred thousand samples. The labels of each are written once, behind those of the
+//! one before, as they will stand in the text; the text is put together from them in one go. The client
+//! library's encoder would want each sample as a tree of owned strings first.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Write as _},
-};
+use std::fmt::{self, Write as _};
 
 use super::table::{self, Kind, Series};
 
-/// The values of one scrape by series and labels.
-#[derive(Default)]
+/// The values of one scrape.
 pub(super) struct Exposition {
-    values: BTreeMap<&'static str, BTreeMap<Labels, f64>>,
-    histograms: BTreeMap<&'static str, BTreeMap<Labels, Histogram>>,
-    /// How long the text may become: what was added, and room for names and values.
-    estimate: usize,
+    /// By [`Series::place`].
+    families: Vec<Family>,
 }
 
-/// The labels of a sample as in the text, without the braces.
-type Labels = Box<str>;
+/// The samples of one series, in the order in which they came.
+#[derive(Default)]
+struct Family {
+    /// The labels of all samples, one behind the other.
+    labels: String,
+    samples: Vec<(Labels, f64)>,
+    histograms: Vec<(Labels, Histogram)>,
+}
+
+/// Where in [`Family::labels`] those of a sample are, as in the text, without the braces.
+#[derive(Clone, Copy)]
+struct Labels {
+    start: usize,
+    end: usize,
+}
 
 /// One histogram.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,10 +42,18 @@ pub(super) struct Histogram {
 }
 
 /// About what a sample takes beside its labels: the name, the braces, the value.
-const SAMPLE_BYTES: usize = 48;
+const SAMPLE_BYTES: usize = 56;
+/// The same for the lines before the samples.
+const HEAD_BYTES: usize = 256;
+
+impl Default for Exposition {
+    fn default() -> Self {
+        Self { families: table::ALL.iter().map(|_| Family::default()).collect() }
+    }
+}
 
 impl Exposition {
-    /// Adds `value` to the sample of `series` with the label values `labels`: a VM that appears
+    /// Adds `value` to the sample of `series`, a counter, with the label values `labels`: a VM that appears
     /// twice gives one sample, not a scrape that Prometheus rejects.
     pub(super) fn add(&mut self, series: &Series, labels: &[&str], value: u64) {
         self.add_f64(series, labels, value as f64);
@@ -50,68 +65,92 @@ impl Exposition {
     }
 
     pub(super) fn add_f64(&mut self, series: &Series, labels: &[&str], value: f64) {
-        *self.sample(series, labels) += value;
+        debug_assert_eq!(series.kind, Kind::Counter, "{}", series.name);
+        self.put(series, labels, value);
     }
 
-    /// Sets the sample of a state.
+    /// Sets the sample of `series`, a gauge; the last one holds.
     pub(super) fn set(&mut self, series: &Series, labels: &[&str], value: f64) {
-        *self.sample(series, labels) = value;
+        debug_assert_eq!(series.kind, Kind::Gauge, "{}", series.name);
+        self.put(series, labels, value);
     }
 
-    /// Sets the histogram of `series` with the label values `labels`.
+    fn put(&mut self, series: &Series, labels: &[&str], value: f64) {
+        let family = &mut self.families[series.place];
+        let labels = family.write_labels(series, labels);
+        family.samples.push((labels, value));
+    }
+
+    /// Sets the histogram of `series` with the label values `labels`; the last one holds.
     pub(super) fn set_histogram(&mut self, series: &Series, labels: &[&str], histogram: Histogram) {
-        let labels = written(series, labels);
-        self.estimate += (labels.len() + SAMPLE_BYTES) * (histogram.buckets.len() + 3);
-        self.histograms.entry(series.name).or_default().insert(labels, histogram);
-    }
-
-    fn sample(&mut self, series: &Series, labels: &[&str]) -> &mut f64 {
-        let labels = written(series, labels);
-        self.estimate += labels.len() + SAMPLE_BYTES;
-        self.values.entry(series.name).or_default().entry(labels).or_default()
+        let family = &mut self.families[series.place];
+        let labels = family.write_labels(series, labels);
+        family.histograms.push((labels, histogram));
     }
 
     /// The text, families in the table's order; families without a sample are left out.
-    pub(super) fn encode(&self) -> Result<String, fmt::Error> {
-        let mut text = String::with_capacity(self.estimate);
-        for series in table::ALL {
-            match series.kind {
-                Kind::Histogram => {
-                    let Some(histograms) = self.histograms.get(series.name) else { continue };
-                    write_head(&mut text, series)?;
-                    for (labels, it) in histograms {
-                        write_histogram(&mut text, series.name, labels, it)?;
-                    }
-                }
-                Kind::Counter | Kind::Gauge => {
-                    let Some(samples) = self.values.get(series.name) else { continue };
-                    write_head(&mut text, series)?;
-                    for (labels, value) in samples {
-                        write_sample(&mut text, series.name, labels, *value)?;
-                    }
-                }
-            }
+    pub(super) fn encode(mut self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(self.families.iter().map(Family::estimate).sum());
+        for (series, family) in table::ALL.iter().zip(&mut self.families) {
+            family.encode(series, &mut text)?;
         }
         Ok(text)
     }
 }
 
-/// The labels of a sample of `series`; a value may hold anything.
-fn written(series: &Series, values: &[&str]) -> Labels {
-    debug_assert_eq!(series.labels.len(), values.len(), "{}", series.name);
-    let names = series.labels.iter().map(|name| name.len());
-    let len: usize = names.chain(values.iter().map(|value| value.len())).map(|len| len + 4).sum();
-    let mut text = String::with_capacity(len);
-    for (name, value) in series.labels.iter().zip(values) {
-        if !text.is_empty() {
-            text.push(',');
+impl Family {
+    /// Writes the labels of a sample of `series`; a value may hold anything.
+    fn write_labels(&mut self, series: &Series, values: &[&str]) -> Labels {
+        debug_assert_eq!(series.labels.len(), values.len(), "{}", series.name);
+        let text = &mut self.labels;
+        let start = text.len();
+        for (name, value) in series.labels.iter().zip(values) {
+            if text.len() > start {
+                text.push(',');
+            }
+            text.push_str(name);
+            text.push_str("=\"");
+            push_escaped(text, value, true);
+            text.push('"');
         }
-        text.push_str(name);
-        text.push_str("=\"");
-        push_escaped(&mut text, value, true);
-        text.push('"');
+        Labels { start, end: text.len() }
     }
-    text.into_boxed_str()
+
+    fn estimate(&self) -> usize {
+        let lines =
+            self.samples.len() + self.histograms.iter().map(|(_, it)| it.buckets.len() + 3).sum::<usize>();
+        // Those of a histogram stand on each of its lines.
+        let repeated = if self.histograms.is_empty() { 1 } else { 24 };
+        if lines == 0 { 0 } else { HEAD_BYTES + self.labels.len() * repeated + lines * SAMPLE_BYTES }
+    }
+
+    fn encode(&mut self, series: &Series, text: &mut String) -> fmt::Result {
+        let Self { labels, samples, histograms } = self;
+        if samples.is_empty() && histograms.is_empty() {
+            return Ok(());
+        }
+        write_head(text, series)?;
+        let written = |it: &Labels| &labels[it.start..it.end];
+        // Stable, and fast where most are in order: VMs are.
+        samples.sort_by(|(a, _), (b, _)| written(a).cmp(written(b)));
+        for same in samples.chunk_by(|(a, _), (b, _)| written(a) == written(b)) {
+            let values = same.iter().map(|(_, value)| value);
+            let value = if series.kind == Kind::Counter {
+                values.sum()
+            } else {
+                values.last().copied().unwrap_or(0.0)
+            };
+            let labels = same.first().map_or("", |(labels, _)| written(labels));
+            write_sample(text, series.name, labels, value)?;
+        }
+        histograms.sort_by(|(a, _), (b, _)| written(a).cmp(written(b)));
+        let last_of_same =
+            histograms.chunk_by(|(a, _), (b, _)| written(a) == written(b)).filter_map(<[_]>::last);
+        for (labels, it) in last_of_same {
+            write_histogram(text, series.name, written(labels), it)?;
+        }
+        Ok(())
+    }
 }
 
 /// Escapes what would end a line, or, in a label's value, the value.
@@ -150,7 +189,21 @@ fn write_sample(text: &mut String, name: &str, labels: &str, value: f64) -> fmt:
         text.push_str(labels);
         text.push('}');
     }
-    writeln!(text, " {value}")
+    text.push(' ');
+    write_number(text, value)?;
+    text.push('\n');
+    Ok(())
+}
+
+/// Most are counts, and whole numbers are faster to write as such.
+fn write_number(text: &mut String, value: f64) -> fmt::Result {
+    /// Up to here every whole number has its own `f64`.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && (0.0..EXACT).contains(&value) && !value.is_sign_negative() {
+        write!(text, "{}", value as u64)
+    } else {
+        write!(text, "{value}")
+    }
 }
 
 fn write_histogram(text: &mut String, name: &str, labels: &str, it: &Histogram) -> fmt::Result {
@@ -182,5 +235,14 @@ mod tests {
         exposition.add(&table::PROBE_MISSES, &["x"], 2);
         let text = exposition.encode().unwrap();
         assert!(text.ends_with("{hook=\"x\"} 3\n"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_ever() {
+        for value in [0.0, -0.0, 1.0, 0.5, -3.0, 1e15, 1e16, 1e300, f64::NAN, f64::INFINITY, 0.1 + 0.2] {
+            let mut text = String::new();
+            write_number(&mut text, value).unwrap();
+            assert_eq!(text, value.to_string());
+        }
     }
 }

@@ -53,6 +53,8 @@ pub struct Series {
     pub help: &'static str,
     /// Its labels, in the order in which values are given.
     pub labels: &'static [&'static str],
+    /// Its place in [`ALL`].
+    pub place: usize,
 }
 
 impl Subject {
@@ -77,6 +79,8 @@ macro_rules! series {
     ($([$subject:ident]
         $($id:ident = $kind:ident $name:literal [$unit:literal] $labels:expr, $help:literal;)+
     )+) => {
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "named as the series, to count them")]
+        enum Place { $($($id,)+)+ }
         $($(
             #[doc = $help]
             pub const $id: Series = Series {
@@ -86,6 +90,7 @@ macro_rules! series {
                 unit: $unit,
                 help: $help,
                 labels: &$labels,
+                place: Place::$id as usize,
             };
         )+)+
         /// All series, in the order of the exposition.
@@ -262,6 +267,11 @@ mod tests {
             assert_eq!(series.name.ends_with("_total"), series.kind == Kind::Counter, "{}", series.name);
             assert!(series.name.contains(series.unit), "{}", series.name);
         }
+    }
+
+    #[test]
+    fn every_series_knows_its_place() {
+        assert!(ALL.iter().enumerate().all(|(place, series)| series.place == place));
     }
 
     #[test]
