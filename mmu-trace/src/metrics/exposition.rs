@@ -134,11 +134,9 @@ impl Family {
         // Stable, and fast where most are in order: VMs are.
         samples.sort_by(|(a, _), (b, _)| written(a).cmp(written(b)));
         for same in samples.chunk_by(|(a, _), (b, _)| written(a) == written(b)) {
-            let values = same.iter().map(|(_, value)| value);
-            let value = if series.kind == Kind::Counter {
-                values.sum()
-            } else {
-                values.last().copied().unwrap_or(0.0)
+            let value = match series.kind {
+                Kind::Counter => same.iter().map(|(_, value)| value).sum(),
+                Kind::Gauge | Kind::Histogram => same.last().map_or(0.0, |(_, value)| *value),
             };
             let labels = same.first().map_or("", |(labels, _)| written(labels));
             write_sample(text, series.name, labels, value)?;
