@@ -39,7 +39,7 @@ const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
 pub(super) struct Programs {
     programs: Vec<Program>,
     /// Hook and link; only links that count.
-    links: Vec<(&'static str, u32)>,
+    links: Vec<(&'static str, OwnedFd)>,
 }
 
 struct Program {
@@ -92,9 +92,9 @@ impl Programs {
         }
         for link in sys::links()? {
             if let Some(hook) = owners.get(&link.program)
-                && sys::missed_hits(link.id)?.is_some()
+                && sys::missed_hits(link.fd.as_fd())?.is_some()
             {
-                self.links.push((hook, link.id));
+                self.links.push((hook, link.fd));
             }
         }
         Ok(())
@@ -124,7 +124,7 @@ impl Programs {
             }
         }
         for (hook, link) in &self.links {
-            add(hook, sys::missed_hits(*link)?.unwrap_or(0));
+            add(hook, sys::missed_hits(link.as_fd())?.unwrap_or(0));
         }
         Ok(misses)
     }

@@ -128,10 +128,10 @@ fn ask<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<usize> {
 }
 
 /// A BPF link, of whoever.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Link {
-    pub id: u32,
     pub program: u32,
+    pub fd: OwnedFd,
 }
 
 /// Every BPF link there is. Kernels before 5.8 have none to list.
@@ -151,19 +151,20 @@ pub(super) fn links() -> io::Result<Vec<Link>> {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return Ok(links),
             Err(e) => return Err(e),
         }
-        if let Some((info, _)) = link_info(id)? {
-            links.push(Link { id, program: info.prog_id });
+        if let Some(fd) = open_link(id)? {
+            let (info, _) = link_info(fd.as_fd())?;
+            links.push(Link { program: info.prog_id, fd });
         }
     }
 }
 
-/// The hits that the kprobe or kretprobe of a link dropped; `None` if it is another link, gone, or
-/// this kernel does not say.
+/// The hits that the kprobe or kretprobe of a link dropped; `None` if it is another link, or this kernel does
+/// not say. Unlike opening the link this takes no privilege.
 ///
 /// # Errors
 /// The kernel refuses to tell.
-pub(super) fn missed_hits(link: u32) -> io::Result<Option<u64>> {
-    let Some((info, known)) = link_info(link)? else { return Ok(None) };
+pub(super) fn missed_hits(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let (info, known) = link_info(link)?;
     if known < MISSED_HITS_END || info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
         return Ok(None);
     }
@@ -181,20 +182,24 @@ pub(super) fn missed_hits(link: u32) -> io::Result<Option<u64>> {
 const MISSED_HITS_END: usize =
     offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed) + size_of::<u64>();
 
-/// What the kernel says of a link, and how many bytes of it; `None` if the link is gone.
-fn link_info(id: u32) -> io::Result<Option<(bpf_link_info, usize)>> {
+/// A descriptor of a link; `None` if the link is gone.
+fn open_link(id: u32) -> io::Result<Option<OwnedFd>> {
     let mut attr = zeroed();
     attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
-    let link = match bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr) {
-        Ok(fd) => owned(fd),
+    match bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr) {
+        Ok(fd) => Ok(Some(owned(fd))),
         // It went away in between, or is not yet complete.
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EAGAIN)) => return Ok(None),
-        Err(e) => return Err(e),
-    };
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EAGAIN)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// What the kernel says of a link, and how many bytes of it.
+fn link_info(link: BorrowedFd<'_>) -> io::Result<(bpf_link_info, usize)> {
     // SAFETY: plain data, for which zero is valid.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
-    let known = ask(link.as_fd(), &mut info)?;
-    Ok(Some((info, known)))
+    let known = ask(link, &mut info)?;
+    Ok((info, known))
 }
 
 /// Whether BPF programs may read kernel memory: lockdown to confidentiality forbids it.
