@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - [`model`] does no I/O, reads no clock, knows no BPF and no Prometheus.
-//! - Only `bpf` names aya; only `metrics` knows Prometheus; only `cli` prints and decides exit codes.
+//! - Only `bpf` names aya; only `metrics` knows Prometheus; only `sandbox` names Landlock, seccomp and
+//!   capabilities; only `cli` prints and decides exit codes.
 //! - A recording failure never stops the daemon; a missing hook never stops the daemon; both are
 //!   visible in the metrics, in the report and in `doctor`.
 
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod model;
 pub mod record;
 pub mod report;
+pub mod sandbox;
 pub mod scrape;
 pub mod source;
 pub mod vm;

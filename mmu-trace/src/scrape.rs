@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use crate::{
     metrics::{self, Health, Process, Rejection},
     model::Snapshot,
+    sandbox::Sandbox,
     source::{Attachment, Source},
 };
 
@@ -29,6 +30,8 @@ pub struct Scraper {
     textfile_errors: Option<AtomicU64>,
     /// By [`Rejection`]; `None`: everybody is let in.
     rejections: Option<[AtomicU64; Rejection::ALL.len()]>,
+    /// Empty until privileges are given up.
+    sandbox: OnceLock<Sandbox>,
 }
 
 /// A snapshot and how it was had.
@@ -49,6 +52,7 @@ impl Scraper {
             vm_histograms: false,
             textfile_errors: None,
             rejections: None,
+            sandbox: OnceLock::new(),
         }
     }
 
@@ -68,6 +72,11 @@ impl Scraper {
     #[must_use]
     pub fn with_rejections(self) -> Self {
         Self { rejections: Some(Default::default()), ..self }
+    }
+
+    /// Notes what this process has given up; what is noted first stays.
+    pub fn set_sandbox(&self, sandbox: Sandbox) {
+        _ = self.sandbox.set(sandbox);
     }
 
     /// What is known now.
@@ -117,6 +126,7 @@ impl Scraper {
             textfile_errors: self.textfile_errors.as_ref().map(|errors| errors.load(Ordering::Relaxed)),
             rejections: self.rejections.as_ref().map(|all| all.each_ref().map(|n| n.load(Ordering::Relaxed))),
             attachment,
+            sandbox: self.sandbox.get().cloned(),
             vm_histograms: self.vm_histograms,
             process,
         };

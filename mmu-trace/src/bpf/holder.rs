@@ -4,7 +4,10 @@ use std::path::Path;
 
 use mmu_trace_ebpf::abi::VmSlot;
 
-use crate::{model::VmIdentity, vm};
+use crate::{
+    model::VmIdentity,
+    vm::{self, Descriptors, ProcError},
+};
 
 /// Who the process of a VM is; one that is gone has only its id.
 pub(super) fn identify(holder: &VmSlot) -> VmIdentity {
@@ -29,10 +32,29 @@ pub(super) fn is_running(holder: &VmSlot) -> bool {
 
 /// Notes how many VMs the process has, unless it is known to have had one only. Its descriptors show a
 /// VM a moment after the kernel side, which in turn counts those from before the tracer as one.
-pub(super) fn recount(identity: &mut VmIdentity, holder: &VmSlot) {
+///
+/// # Errors
+/// The helper that counts is gone.
+pub(super) fn recount(
+    identity: &mut VmIdentity,
+    holder: &VmSlot,
+    descriptors: &Descriptors,
+) -> Result<(), ProcError> {
     let begun = u32::try_from(holder.n_vms).unwrap_or(0);
     if holder.ended_ns == 0 && (identity.n_vms != 1 || begun > 1) {
-        let found = vm::count_vms(Path::new("/proc"), identity.pid).unwrap_or(0);
+        let found = vms_of(identity.pid, descriptors)?;
         identity.n_vms = identity.n_vms.max(found).max(begun);
+    }
+    Ok(())
+}
+
+/// The VMs of a process; none of one that is gone.
+///
+/// # Errors
+/// The helper that counts is gone: nothing is known of the process.
+pub(super) fn vms_of(pid: u32, descriptors: &Descriptors) -> Result<u32, ProcError> {
+    match descriptors.count_vms(Path::new("/proc"), pid) {
+        Err(error @ ProcError::Helper(_)) => Err(error),
+        counted => Ok(counted.unwrap_or(0)),
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         Backend, Counters, Histograms, Hook, HookState, Host, Ksm, KsmAccount, Mmu, Quality, Snapshot, Vm,
         VmIdentity, Window,
     },
-    vm,
+    vm::{self, Descriptors},
 };
 
 /// How to trace.
@@ -71,6 +71,7 @@ pub struct Live {
     /// The KVM whose functions are hooked.
     kvm: Option<KvmInstance>,
     options: Options,
+    descriptors: Descriptors,
     started: Instant,
     start_unix_ns: u64,
     start_monotonic_ns: u64,
@@ -82,12 +83,12 @@ pub struct Live {
 }
 
 impl Live {
-    /// Loads the object, attaches what this kernel takes and finds the VMs that already run.
+    /// Loads the object, attaches what this kernel takes and finds the VMs that already run, by `descriptors`.
     ///
     /// # Errors
     /// [`Obstacle`] (as the error's source) where this host cannot be traced; anything else is a
     /// failure of ours.
-    pub fn start(options: Options) -> Result<Self> {
+    pub fn start(options: Options, descriptors: Descriptors) -> Result<Self> {
         if let Some(obstacle) = host::find_obstacles().into_iter().next() {
             return Err(obstacle.into());
         }
@@ -145,7 +146,7 @@ impl Live {
         let mut object = object::load(&constants, &callers, setup)?;
         read::fill_free_slots(&mut object.ebpf, setup.n_slots)?;
         let mut hooks = vec![pseudo::types_hook(&constants), pseudo::callers_hook(&kallsyms, &left_out)];
-        hooks.push(pseudo::discover(&mut object, &btf, &kallsyms));
+        hooks.push(pseudo::discover(&mut object, &btf, &kallsyms, &descriptors));
         let (links, attached) = attach(&mut object, &btf, &kallsyms, options.backend)?;
         hooks.extend(attached);
         let programs =
@@ -166,6 +167,7 @@ impl Live {
             symbols,
             ebpf: object.ebpf,
             options,
+            descriptors,
             started: Instant::now(),
             start_unix_ns: surroundings::unix_ns(),
             start_monotonic_ns: monotonic_ns(),
@@ -226,7 +228,7 @@ impl Live {
                 self.identities.insert(slot, holder::identify(&holder));
             }
             if let Some(identity) = self.identities.get_mut(&slot) {
-                holder::recount(identity, &holder);
+                holder::recount(identity, &holder, &self.descriptors)?;
             }
         }
         Ok(())
@@ -352,10 +354,10 @@ impl Live {
             return Ok(!holder::is_running(holder));
         }
         // Of several VMs that ran before the tracer only one was counted: the process knows better.
-        let has_vms = || {
-            holder::is_running(holder) && vm::count_vms(Path::new("/proc"), holder.tgid).is_ok_and(|n| n > 0)
+        let has_vms = || -> Result<bool> {
+            Ok(holder::is_running(holder) && holder::vms_of(holder.tgid, &self.descriptors)? > 0)
         };
-        Ok(!read::is_registered(&self.ebpf, slot, holder)? || !has_vms())
+        Ok(!read::is_registered(&self.ebpf, slot, holder)? || !has_vms()?)
     }
 
     /// KVM's choice for this VM; newer kernels make it once for all.

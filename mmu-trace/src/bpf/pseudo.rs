@@ -7,14 +7,19 @@ use super::{catalogue::GET_TASK_MM, constants::Constants, ladder, object::Loaded
 use crate::{
     kernel::{btf::Btf, kallsyms::Kallsyms},
     model::{Backend, Hook, HookState},
-    vm,
+    vm::{self, Descriptors},
 };
 
 /// Registers the VMs that already run: reading a VMM's status makes the kernel hand out its address
 /// space, which the discovery probe sees.
-pub(super) fn discover(object: &mut LoadedObject, btf: &Btf, kallsyms: &Kallsyms) -> Hook {
+pub(super) fn discover(
+    object: &mut LoadedObject,
+    btf: &Btf,
+    kallsyms: &Kallsyms,
+    descriptors: &Descriptors,
+) -> Hook {
     let symbol = kallsyms.variants(GET_TASK_MM).next().map_or(GET_TASK_MM, |s| s.name).to_owned();
-    let found = match vm::discover(Path::new("/proc")) {
+    let found = match vm::discover(Path::new("/proc"), descriptors) {
         Ok(found) => found,
         Err(e) => {
             return hook(ladder::DISCOVERY, &symbol, HookState::Failed, false, Some(ladder::chain(&e)));

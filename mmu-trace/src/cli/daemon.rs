@@ -5,13 +5,14 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
-    CliError, Stop,
+    CliError, SandboxArgs, Stop,
     complaint::Complaint,
+    confine,
     manager::Manager,
     serve::ServeArgs,
     tracer::{Listener, Standing, Tracer, TracerArgs, UPKEEP_EVERY},
 };
-use crate::bpf::Options;
+use crate::{bpf::Options, sandbox::Needs};
 
 /// Arguments of `daemon`.
 #[derive(Args, Debug)]
@@ -22,6 +23,9 @@ pub struct DaemonArgs {
     /// How to trace.
     #[command(flatten)]
     pub tracer: TracerArgs,
+    /// What is given up.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
     /// Print the settings in force as a configuration file that says where each came from, and end.
     #[arg(long)]
     pub print_config: bool,
@@ -33,19 +37,22 @@ pub struct DaemonArgs {
 /// # Errors
 /// If this host cannot be traced or the address cannot be had.
 pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
-    let options = Options { vm_histograms: args.serve.vm_histograms, ..args.tracer.options() };
-    let tracer = Tracer::new(options, Listener::standard_error());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    runtime.block_on(serve(&args.serve, tracer))
+    runtime.block_on(serve(args))
 }
 
-async fn serve(args: &ServeArgs, tracer: Tracer) -> Result<(), CliError> {
+async fn serve(args: &DaemonArgs) -> Result<(), CliError> {
     let mut stop = Stop::new()?;
     let orders = Orders::new()?;
+    let options = Options { vm_histograms: args.serve.vm_histograms, ..args.tracer.options() };
+    let descriptors = confine::descriptors(args.sandbox);
+    let needs = Needs { attaching: true, ..confine::needs_of_tracing(&descriptors) };
+    let tracer = Tracer::new(options, descriptors, Listener::standard_error());
     // Before anything is attached: a daemon that is refused must not cost the guests anything.
-    let serving = args.bind(Box::new(tracer.clone())).await?;
+    let mut serving = args.serve.bind(Box::new(tracer.clone())).await?;
     tracer.start()?;
+    serving.confine(args.sandbox, needs);
     let mut manager = Manager::new();
     report(tracer.standing(), &mut manager);
     let upkeep = tokio::spawn(upkeep(tracer, orders, manager));

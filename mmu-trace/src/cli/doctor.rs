@@ -9,6 +9,7 @@ use crate::{
     bpf::{self, Options, Requirement},
     model::{Backend, Figure, Hook, HookState, Snapshot},
     report::{Align, Table},
+    vm::Descriptors,
 };
 
 /// Arguments of `doctor`.
@@ -32,7 +33,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
     }
     let options =
         Options { backend: args.backend.into(), recording: false, vm_histograms: false, max_vms: 16 };
-    let mut live = start_tracer(options)?;
+    let mut live = start_tracer(options, Descriptors::Own)?;
     let snapshot = live.snapshot()?;
     output::print(&describe_hooks(&snapshot.quality.hooks))?;
     output::print(&describe_report(&snapshot))

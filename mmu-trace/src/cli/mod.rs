@@ -2,8 +2,10 @@
 
 mod complaint;
 pub mod config;
+mod confine;
 pub mod daemon;
 mod damage;
+mod descriptors;
 pub mod doctor;
 mod duration;
 mod error;
@@ -31,6 +33,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use config::{Parsed, Refusal};
+pub use confine::SandboxArgs;
 pub use error::{CliError, EXIT_CODES};
 use journal::Priority;
 use progress::{ProgressLine, ReadingLine};
@@ -40,6 +43,7 @@ pub use tracer::TracerArgs;
 use crate::{
     bpf::{self, Live, Obstacle, Options},
     memory,
+    vm::{self, Descriptors},
 };
 
 /// What KSM and the kernel's own housekeeping cost each KVM guest.
@@ -66,6 +70,9 @@ enum Command {
     Vms(vms::VmsArgs),
     /// Say what this kernel offers, hook by hook.
     Doctor(doctor::DoctorArgs),
+    /// Count the VMs of processes, for another mmu-trace.
+    #[command(name = vm::HELPER_COMMAND, hide = true)]
+    Descriptors,
 }
 
 /// How to attach to kernel functions.
@@ -90,8 +97,8 @@ impl From<BackendChoice> for bpf::BackendChoice {
 }
 
 /// Starts the tracer; a host that cannot be traced is an error of its own.
-fn start_tracer(options: Options) -> Result<Live, CliError> {
-    Live::start(options).map_err(|error| match error.downcast::<Obstacle>() {
+fn start_tracer(options: Options, descriptors: Descriptors) -> Result<Live, CliError> {
+    Live::start(options, descriptors).map_err(|error| match error.downcast::<Obstacle>() {
         Ok(obstacle) => CliError::Untraceable(obstacle.to_string()),
         Err(error) => CliError::Failed(error),
     })
@@ -133,6 +140,7 @@ fn run(command: &Command, parsed: &Parsed) -> Result<(), CliError> {
         Command::Top(args) => top::run(args),
         Command::Vms(args) => vms::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Descriptors => descriptors::run(),
     }
 }
 

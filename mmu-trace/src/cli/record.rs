@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    BackendChoice, CliError, ProgressLine, Stop, duration, manager, note, start_tracer, tracer::wait_for_kvm,
+    BackendChoice, CliError, ProgressLine, SandboxArgs, Stop, confine, duration, manager, note, start_tracer,
+    tracer::wait_for_kvm,
 };
 use crate::{
     bpf::{self, Live, Options},
@@ -23,7 +24,8 @@ use crate::{
     model::{Snapshot, VmIdentity},
     record::{RecordError, Recorded, Recording, Wanted, is_wanted},
     report::count,
-    vm,
+    sandbox::Needs,
+    vm::{self, Descriptors},
 };
 
 /// How often the ring buffer is emptied; it holds a second of the busiest merge.
@@ -47,6 +49,9 @@ pub struct RecordArgs {
     /// How to attach to kernel functions.
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
+    /// What is given up.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
     /// Record for the life of this command.
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -96,7 +101,8 @@ async fn record(args: &RecordArgs) -> Result<(), CliError> {
     let mut stop = Stop::new()?;
     check_directory(&args.output)?;
     wait_for_kvm(&mut stop).await?;
-    let live = start(args)?;
+    let descriptors = confine::descriptors(args.sandbox);
+    let live = start(args, descriptors.clone())?;
     let mut recording = Recording::start(live, &args.output, args.wanted()).map_err(failed)?;
     let mut command = match spawn(&args.command) {
         Ok(command) => command,
@@ -105,6 +111,10 @@ async fn record(args: &RecordArgs) -> Result<(), CliError> {
             return Err(error);
         }
     };
+    // The command keeps what the user has.
+    let child = command.as_ref().and_then(Child::id);
+    let needs = Needs { child, ..confine::needs_of_tracing(&descriptors) };
+    confine::warn(&confine::confine(args.sandbox, &needs));
     let ended = watch(&mut recording, args.duration, command.as_mut(), &mut stop).await;
     end_command(command).await;
     let reason = *ended.as_ref().unwrap_or(&EndReason::Error);
@@ -127,15 +137,15 @@ fn check_directory(output: &Path) -> Result<(), CliError> {
     }
 }
 
-fn start(args: &RecordArgs) -> Result<Live, CliError> {
-    let found = vm::discover(Path::new("/proc")).context("looking for VMs")?;
+fn start(args: &RecordArgs, descriptors: Descriptors) -> Result<Live, CliError> {
+    let found = vm::discover(Path::new("/proc"), &descriptors).context("looking for VMs")?;
     // Where `/proc` shows everything, a name that is not there need not be attached for.
     if found.skipped.is_empty() {
         args.check_vms(&found.vms.iter().map(|vm| &vm.identity).collect::<Vec<_>>())?;
     }
     let max_vms = u32::try_from(found.vms.len()).unwrap_or(u32::MAX / 4) * 2 + MORE_VMS;
     let options = Options { backend: args.backend.into(), recording: true, vm_histograms: true, max_vms };
-    let live = start_tracer(options)?;
+    let live = start_tracer(options, descriptors)?;
     args.check_vms(&live.identities().values().collect::<Vec<_>>())?;
     Ok(live)
 }
@@ -230,6 +240,7 @@ mod tests {
             duration: None,
             vms: vms.iter().map(|vm| (*vm).to_owned()).collect(),
             backend: BackendChoice::Auto,
+            sandbox: SandboxArgs::default(),
             command: Vec::new(),
         }
     }

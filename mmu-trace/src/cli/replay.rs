@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
-use super::{CliError, ReadingLine, Stop, damage, manager::Manager, note, serve::ServeArgs};
+use super::{CliError, ReadingLine, SandboxArgs, Stop, damage, manager::Manager, note, serve::ServeArgs};
 use crate::{
     capture::{self, Events, ReadError, Summary},
     model::Snapshot,
+    sandbox::Needs,
     source::Replay,
 };
 
@@ -25,6 +26,9 @@ pub struct ReplayArgs {
     /// Where the metrics go.
     #[command(flatten)]
     pub serve: ServeArgs,
+    /// What is given up.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// A factor above zero.
@@ -67,7 +71,8 @@ async fn serve(args: &ReplayArgs, last: Snapshot) -> Result<(), CliError> {
         None => None,
     };
     let source = Box::new(replay.unwrap_or_else(|| Replay::still(last)));
-    let serving = args.serve.bind(source).await?;
+    let mut serving = args.serve.bind(source).await?;
+    serving.confine(args.sandbox, Needs::default());
     let mut manager = Manager::new();
     manager.status(format!("replaying {}", args.file.display()));
     manager.ready();

@@ -1,6 +1,7 @@
 //! Serving metrics until a signal comes: what `daemon` and `replay` share.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -11,9 +12,12 @@ use anyhow::Context;
 use clap::Args;
 use tokio::sync::watch;
 
-use super::{CliError, Stop, complaint::Complaint, duration, manager, note, textfile::Textfile};
+use super::{
+    CliError, SandboxArgs, Stop, complaint::Complaint, confine, duration, manager, note, textfile::Textfile,
+};
 use crate::{
     http::{Guard, Server, WebConfigError},
+    sandbox::Needs,
     scrape::Scraper,
     source::Source,
 };
@@ -50,6 +54,8 @@ pub(super) struct Serving {
     scraper: Arc<Scraper>,
     textfile: Option<Textfile>,
     scheme: &'static str,
+    /// Files and folders of the web configuration.
+    readable: Vec<PathBuf>,
 }
 
 impl ServeArgs {
@@ -67,12 +73,13 @@ impl ServeArgs {
         if let Some(warning) = exposure(address, guard.as_ref()) {
             note(&warning);
         }
+        let readable = guard.as_ref().map(Guard::folders).unwrap_or_default();
         let scheme = if guard.as_ref().is_some_and(Guard::has_tls) { "https" } else { "http" };
         let server = match guard {
             Some(guard) => server.guarded(guard),
             None => server,
         };
-        Ok(Serving { server, scraper, textfile, scheme })
+        Ok(Serving { server, scraper, textfile, scheme, readable })
     }
 }
 
@@ -80,13 +87,26 @@ impl ServeArgs {
 fn guard(path: PathBuf) -> Result<Guard, CliError> {
     let complaint = Mutex::new(Complaint::default());
     let tell = move |read: Result<(), WebConfigError>| {
-        let read = read.map_err(|error| anyhow::Error::new(error).context("nobody is let in"));
+        let read = read.map_err(|error| {
+            let consequence = consequence(&error);
+            anyhow::Error::new(error).context(consequence)
+        });
         complaint
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .hear(read, "the web configuration is good again");
     };
     Ok(Guard::new(path, Box::new(tell))?)
+}
+
+/// What a bad web configuration means, and what helps where that is not plain from `error`.
+fn consequence(error: &WebConfigError) -> &'static str {
+    match error {
+        WebConfigError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            "nobody is let in (files in folders that were not named at the start take a restart)"
+        }
+        _ => "nobody is let in",
+    }
 }
 
 /// What whoever reaches `address` can do, if that is more than it should be.
@@ -106,6 +126,19 @@ fn exposure(address: SocketAddr, guard: Option<&Guard>) -> Option<String> {
 }
 
 impl Serving {
+    /// Gives up what neither serving nor `needs` takes, and says so.
+    pub(super) fn confine(&mut self, args: SandboxArgs, needs: Needs) {
+        let needs = Needs {
+            serving: true,
+            readable: self.readable.clone(),
+            written: self.textfile.as_ref().map(|textfile| textfile.path.clone()),
+            ..needs
+        };
+        let sandbox = confine::confine(args, &needs);
+        confine::describe(&sandbox);
+        self.scraper.set_sandbox(sandbox);
+    }
+
     /// Says where it serves, and serves until SIGINT or SIGTERM.
     pub(super) async fn run(self, stop: &mut Stop) -> Result<(), CliError> {
         let address = self.server.local_addr().context("asking for the bound address")?;

@@ -31,6 +31,7 @@ use crate::{
     memory,
     model::{Hook, Snapshot},
     source::{Attachment, Source},
+    vm::Descriptors,
 };
 
 const NOT_LOADED: &str = "kvm is not loaded; the tracer waits for it";
@@ -99,6 +100,7 @@ pub(super) struct Tracer {
 
 struct Shared {
     options: Options,
+    descriptors: Descriptors,
     listener: Listener,
     state: State,
     times: u64,
@@ -148,9 +150,10 @@ enum Due {
 }
 
 impl Tracer {
-    pub(super) fn new(options: Options, listener: Listener) -> Self {
+    pub(super) fn new(options: Options, descriptors: Descriptors, listener: Listener) -> Self {
         let shared = Shared {
             options,
+            descriptors,
             listener,
             state: State::Waiting,
             times: 0,
@@ -166,7 +169,7 @@ impl Tracer {
         if bpf::must_wait_for_kvm() {
             shared.tell("kvm is not loaded: waiting for it (modprobe kvm_intel or kvm_amd)");
         } else {
-            let live = start_tracer(shared.options)?;
+            let live = start_tracer(shared.options, shared.descriptors.clone())?;
             shared.run(live);
         }
         Ok(())
@@ -266,7 +269,8 @@ impl Shared {
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
-        let live = Live::start(self.options).context("kvm was loaded, but tracing cannot start")?;
+        let live = Live::start(self.options, self.descriptors.clone())
+            .context("kvm was loaded, but tracing cannot start")?;
         let gap = self.idle_since.map_or(String::new(), |since| {
             format!(" after {:.1} s; all counters start from 0", since.elapsed().as_secs_f64())
         });
@@ -388,7 +392,7 @@ mod tests {
     fn before_kvm_nothing_is_held_and_nothing_missed() {
         let options =
             Options { backend: bpf::BackendChoice::Auto, recording: false, vm_histograms: false, max_vms: 1 };
-        let tracer = Tracer::new(options, Listener::standard_error());
+        let tracer = Tracer::new(options, Descriptors::Own, Listener::standard_error());
         assert_eq!(tracer.attachment(), Some(Attachment::default()));
         tracer.release();
         assert_eq!(tracer.attachment(), Some(Attachment::default()));

@@ -10,7 +10,7 @@ use super::{CliError, output};
 use crate::{
     model::VmIdentity,
     report::{Align, Table},
-    vm::{Discovery, discover},
+    vm::{Descriptors, Discovery, discover},
 };
 
 /// The JSON output's schema.
@@ -38,7 +38,7 @@ pub enum Format {
 /// # Errors
 /// If `/proc` cannot be listed or the output not be written.
 pub fn run(args: &VmsArgs) -> Result<(), CliError> {
-    let found = discover(Path::new("/proc")).context("looking for VMs")?;
+    let found = discover(Path::new("/proc"), &Descriptors::Own).context("looking for VMs")?;
     output::print(&match args.format {
         Format::Text => as_text(&found),
         Format::Json => as_json(&found)?,

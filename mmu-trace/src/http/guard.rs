@@ -73,6 +73,13 @@ impl Guard {
         self.has_users
     }
 
+    /// The folders of the files that it was made of, symbolic links followed or not: where their successors
+    /// will be.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).0.folders()
+    }
+
     /// What TLS is served with now; `None` while the configuration is bad, which is counted.
     pub(super) async fn tls(self: &Arc<Self>, scraper: &Scraper) -> Option<Arc<ServerConfig>> {
         self.config(scraper).await?.tls.clone()

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     model::{Figure, HookState, ProgramRuns, Quality, Reading, Snapshot},
     report::Mode,
+    sandbox::Sandbox,
     source::Attachment,
     vm::clean,
 };
@@ -33,6 +34,8 @@ pub struct Health {
     pub rejections: Option<Rejections>,
     /// How the source stands to the kernel; `None` if it traces none.
     pub attachment: Option<Attachment>,
+    /// What this process has given up; `None` if that is not known.
+    pub sandbox: Option<Sandbox>,
     /// Whether the histograms of each VM are wanted.
     pub vm_histograms: bool,
     /// This process; `None` if `/proc/self` could not be read, or somebody else tells of it.
@@ -49,6 +52,11 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, health: &Hea
     }
     if let Some(attachment) = &health.attachment {
         add_attachment(exposition, attachment);
+    }
+    for (layer, state) in health.sandbox.iter().flat_map(|sandbox| &sandbox.layers) {
+        let reason = clean(state.reason().as_bytes(), MAX_REASON_BYTES);
+        let in_force = if state.is_in_force() { 1.0 } else { 0.0 };
+        exposition.set(&table::SANDBOX, &[layer.label(), &reason], in_force);
     }
     exposition.set(&table::SCRAPE_DURATION, &[], health.scrape_duration.as_secs_f64());
     exposition.add(&table::SCRAPE_ERRORS, &[], health.scrape_errors);

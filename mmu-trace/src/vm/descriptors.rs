@@ -1,18 +1,41 @@
 //! How many VMs a process has, from its file descriptors.
 
-use std::{fs, os::fd::RawFd, path::Path};
+use std::{fs, os::fd::RawFd, path::Path, sync::Arc};
 
-use super::{names, proc::ProcError, vanished};
+use super::{helper::Helper, names, proc::ProcError, vanished};
 
 /// What the kernel calls the file behind a VM's descriptor.
 pub(super) const KVM_VM_LINK: &str = "anon_inode:kvm-vm";
+
+/// Who looks at the descriptors of other processes.
+#[derive(Clone, Debug, Default)]
+pub enum Descriptors {
+    /// This process itself, as long as it may.
+    #[default]
+    Own,
+    /// Its helper, which only knows the real `/proc`.
+    Helper(Arc<Helper>),
+}
+
+impl Descriptors {
+    /// Counts the VMs of process `pid`, see [`count_vms`].
+    ///
+    /// # Errors
+    /// If the process is gone or not ours to look at, or the helper is gone.
+    pub fn count_vms(&self, proc_root: &Path, pid: u32) -> Result<u32, ProcError> {
+        match self {
+            Self::Own => count_vms(proc_root, pid),
+            Self::Helper(helper) => helper.count_vms(pid),
+        }
+    }
+}
 
 /// Counts the VMs of process `pid`. A duplicated descriptor is no second VM; where the kernel does not
 /// tell (without `CONFIG_KCMP`), every descriptor counts.
 ///
 /// # Errors
 /// If the process is gone, or not ours to look at.
-pub fn count_vms(proc_root: &Path, pid: u32) -> Result<u32, ProcError> {
+pub(super) fn count_vms(proc_root: &Path, pid: u32) -> Result<u32, ProcError> {
     let fds = vm_fds(&proc_root.join(pid.to_string()).join("fd"))?;
     let is_first =
         |&(n, fd): &(usize, &RawFd)| !fds[..n].iter().any(|&earlier| is_same_file(pid, earlier, *fd));

@@ -8,6 +8,7 @@
 
 mod cmdline;
 mod descriptors;
+mod helper;
 mod identity;
 mod proc;
 mod scope;
@@ -19,9 +20,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use descriptors::count_vms;
+pub use descriptors::Descriptors;
+pub use helper::{COMMAND as HELPER_COMMAND, Helper, answer};
 pub use identity::{OTHER, disambiguate, identify};
-pub use proc::{ProcError, start_time_ticks};
+pub use proc::{ProcError, hides_processes, start_time_ticks};
 pub use untrusted::{MAX_NAME_BYTES, clean};
 
 use crate::model::VmIdentity;
@@ -76,7 +78,7 @@ impl From<&ProcError> for SkipReason {
             ProcError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::Denied
             }
-            ProcError::Read { .. } | ProcError::Stat { .. } => Self::Unreadable,
+            ProcError::Read { .. } | ProcError::Stat { .. } | ProcError::Helper(_) => Self::Unreadable,
         }
     }
 }
@@ -84,12 +86,14 @@ impl From<&ProcError> for SkipReason {
 /// Finds every process with a VM.
 ///
 /// # Errors
-/// If `proc_root` itself cannot be listed; a single process that cannot be read is counted.
-pub fn discover(proc_root: &Path) -> Result<Discovery, ProcError> {
+/// If `proc_root` itself cannot be listed or the helper is gone; a single process that cannot be read is
+/// counted.
+pub fn discover(proc_root: &Path, descriptors: &Descriptors) -> Result<Discovery, ProcError> {
     let mut discovery = Discovery::default();
     for pid in pids(proc_root)? {
-        match look_at(proc_root, pid) {
+        match look_at(proc_root, pid, descriptors) {
             Ok(found) => discovery.vms.extend(found),
+            Err(error @ ProcError::Helper(_)) => return Err(error),
             Err(error) => *discovery.skipped.entry(SkipReason::from(&error)).or_default() += 1,
         }
     }
@@ -109,8 +113,8 @@ fn pids(proc_root: &Path) -> Result<Vec<u32>, ProcError> {
     Ok(pids)
 }
 
-fn look_at(proc_root: &Path, pid: u32) -> Result<Option<FoundVm>, ProcError> {
-    let n_vms = count_vms(proc_root, pid)?;
+fn look_at(proc_root: &Path, pid: u32, descriptors: &Descriptors) -> Result<Option<FoundVm>, ProcError> {
+    let n_vms = descriptors.count_vms(proc_root, pid)?;
     if n_vms == 0 {
         return Ok(None);
     }
@@ -157,7 +161,7 @@ mod tests {
         fs::create_dir(root.path().join("50")).unwrap();
         fs::create_dir(root.path().join("sys")).unwrap();
 
-        let found = discover(root.path()).unwrap();
+        let found = discover(root.path(), &Descriptors::Own).unwrap();
 
         let seen: Vec<_> =
             found.vms.iter().map(|vm| (vm.pid, vm.start_time_ticks, vm.identity.name.as_str())).collect();
@@ -168,12 +172,12 @@ mod tests {
     #[test]
     fn a_missing_proc_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        let error = discover(&root.path().join("none")).unwrap_err();
+        let error = discover(&root.path().join("none"), &Descriptors::Own).unwrap_err();
         assert!(error.to_string().starts_with("reading "), "{error}");
     }
 
     #[test]
     fn scans_the_real_proc() {
-        assert!(discover(Path::new("/proc")).is_ok());
+        assert!(discover(Path::new("/proc"), &Descriptors::Own).is_ok());
     }
 }

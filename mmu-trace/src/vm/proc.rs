@@ -29,6 +29,9 @@ pub enum ProcError {
         /// The process.
         pid: u32,
     },
+    /// The helper that reads descriptors does not answer.
+    #[error("the helper that looks at the descriptors of VMMs does not answer; start mmu-trace again")]
+    Helper(#[source] io::Error),
 }
 
 /// When process `pid` started, in clock ticks since boot.
@@ -60,9 +63,39 @@ pub(super) fn load(proc_root: &Path, pid: u32, file: &str) -> Result<Vec<u8>, Pr
     read().map_err(|source| ProcError::Read { path: path.clone(), source })
 }
 
+/// Whether `/proc` shows a process only those that it may trace.
+#[must_use]
+pub fn hides_processes() -> bool {
+    is_proc_hidden(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
+/// By the options of the mount.
+fn is_proc_hidden(mountinfo: &str) -> bool {
+    let is_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
+    let options = mountinfo.lines().rfind(is_proc).and_then(|line| line.split(' ').next_back());
+    let hidden = options.and_then(|all| all.split(',').find_map(|option| option.strip_prefix("hidepid=")));
+    hidden.is_some_and(|value| !matches!(value, "0" | "off"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hidden_processes_are_told_by_the_mount() {
+        let line = |options: &str| {
+            format!(
+                "22 1 0:20 / /sys rw - sysfs sysfs rw\n23 1 0:21 / /proc rw,nosuid shared:5 - proc proc {options}\n"
+            )
+        };
+        for options in ["rw", "rw,hidepid=0", "rw,hidepid=off"] {
+            assert!(!is_proc_hidden(&line(options)), "{options}");
+        }
+        for options in ["rw,hidepid=1", "rw,gid=3,hidepid=invisible", "rw,hidepid=ptraceable"] {
+            assert!(is_proc_hidden(&line(options)), "{options}");
+        }
+        assert!(!is_proc_hidden(""));
+    }
 
     #[test]
     fn a_command_may_look_like_fields() {

@@ -1,6 +1,8 @@
 //! What programs and people get to see, computed from hand-built snapshots.
 
+mod confined;
 mod fixture;
+mod helper;
 mod html;
 mod http;
 mod metrics;

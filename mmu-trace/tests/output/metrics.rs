@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use mmu_trace::{
     metrics::{Health, Process, encode, table},
     model::Snapshot,
+    sandbox::{Layer, Sandbox, State},
     source::Attachment,
 };
 
@@ -15,6 +16,13 @@ fn health() -> Health {
         scrape_duration: Duration::from_micros(2_500),
         scrape_errors: 0,
         textfile_errors: Some(0),
+        sandbox: Some(Sandbox {
+            layers: vec![
+                (Layer::Capabilities, State::InForce),
+                (Layer::Landlock, State::Off("this kernel has none".to_owned())),
+            ],
+            capabilities: Vec::new(),
+        }),
         vm_histograms: true,
         rejections: Some([1, 2, 3, 4]),
         attachment: Some(Attachment { holds_kvm: true, times: 2, untraced: Duration::from_millis(1_500) }),

@@ -68,6 +68,11 @@ impl Served {
         served
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line that it says.
     pub(crate) fn next_message(&mut self) -> String {
         let mut line = String::new();

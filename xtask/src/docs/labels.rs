@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use mmu_trace::{
     metrics::table::ALL,
     model::{Backend, Figure, Reading},
+    sandbox::Layer,
 };
 use mmu_trace_ebpf::kind::{Cause, FaultResult, Gap, Initiator, Outcome};
 
@@ -19,7 +20,10 @@ const LABELS: &[(&str, &str)] = &[
     ("cause", "Why the kernel changed the mapping; listed below."),
     ("initiator", "Whose task did it; listed below."),
     ("result", "How a guest fault ended; listed below."),
-    ("reason", "Of a `change_pte` call: its outcome, listed below. Of `source_available`: why it is 0."),
+    (
+        "reason",
+        "Of a `change_pte` call: its outcome, listed below. Of `source_available` and `sandbox`: why it is 0, or what is lacking.",
+    ),
     ("gap", "What could not be followed; listed below."),
     ("source", "A group of figures; listed below."),
     ("backend", "How a hook is attached; listed below."),
@@ -41,6 +45,7 @@ const LABELS: &[(&str, &str)] = &[
     ("pid", "The VMM's process, empty if it was never seen."),
     ("vmm", "`qemu`, `cloud-hypervisor`, `firecracker`, `crosvm`, `kvmtool`, or the command's name."),
     ("cgroup", "The VMM's cgroup."),
+    ("layer", "A part of the sandbox ([security.md](security.md)); listed below."),
     ("program", "A BPF program, as `bpftool prog` names it."),
 ];
 
@@ -64,6 +69,7 @@ pub(super) fn chapter(exposition: &str) -> Result<String> {
         ("initiator", values(Initiator::ALL, Initiator::label, Initiator::meaning)),
         ("reason", values(outcomes, Outcome::label, Outcome::meaning)),
         ("result", values(FaultResult::ALL, FaultResult::label, FaultResult::meaning)),
+        ("layer", values(Layer::ALL, Layer::label, Layer::meaning)),
         ("gap", values(gaps, Gap::label, Gap::meaning)),
     ];
     for (label, rows) in meanings {

@@ -42,11 +42,12 @@ use self::{
     state::{Event, Flow, View},
 };
 use super::{
-    CliError, Stop, damage, duration, output, start_tracer,
+    CliError, SandboxArgs, Stop, confine, damage, duration, output, start_tracer,
     tracer::{Listener, Tracer, TracerArgs, wait_for_kvm},
 };
 use crate::{
     capture,
+    sandbox::Needs,
     source::{Replay, Source},
 };
 
@@ -71,6 +72,15 @@ pub struct TopArgs {
     /// How to trace.
     #[command(flatten)]
     pub tracer: TracerArgs,
+    /// What is given up.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+}
+
+impl TopArgs {
+    fn confine(&self, needs: &Needs) {
+        confine::warn(&confine::confine(self.sandbox, needs));
+    }
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -110,6 +120,7 @@ async fn replay(args: &TopArgs, path: &Path) -> Result<(), CliError> {
             let source = Replay::stepping(path).map_err(damage::unreadable)?;
             let source = source.context("the capture has lost its figures since it was looked through")?;
             let (events, received) = channel(EVENTS);
+            args.confine(&Needs { terminal: true, ..Needs::default() });
             watch(args.interval, Box::new(source), events, received).await?;
         }
     }
@@ -119,7 +130,9 @@ async fn replay(args: &TopArgs, path: &Path) -> Result<(), CliError> {
 async fn trace_once(args: &TopArgs) -> Result<(), CliError> {
     let mut stop = Stop::new()?;
     wait_for_kvm(&mut stop).await?;
-    let mut live = start_tracer(args.tracer.options())?;
+    let descriptors = confine::descriptors(args.sandbox);
+    let mut live = start_tracer(args.tracer.options(), descriptors.clone())?;
+    args.confine(&confine::needs_of_tracing(&descriptors));
     tokio::select! {
         () = sleep(args.interval) => {}
         () = stop.requested() => return Err(CliError::Interrupted),
@@ -133,9 +146,12 @@ async fn trace(args: &TopArgs) -> Result<(), CliError> {
     // A sentence that finds the queue full is not worth waiting for: the summary says the same.
     let tell = Box::new(move |text: &str| _ = told.try_send(Event::Told(text.to_owned())));
     let listener = Listener { tell, release: "end mmu-trace top".to_owned() };
-    let tracer = Tracer::new(args.tracer.options(), listener);
+    let descriptors = confine::descriptors(args.sandbox);
+    let needs = Needs { attaching: true, terminal: true, ..confine::needs_of_tracing(&descriptors) };
+    let tracer = Tracer::new(args.tracer.options(), descriptors, listener);
     // Before the terminal is taken: a refusal belongs on the ordinary screen.
     tracer.start()?;
+    args.confine(&needs);
     watch(args.interval, Box::new(tracer), events, received).await
 }
 

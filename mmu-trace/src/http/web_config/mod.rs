@@ -99,7 +99,24 @@ pub(super) struct Rate {
 
 /// The files that a configuration was made of: with the same ones it is the same.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Inputs(Vec<Vec<u8>>);
+pub(super) struct Inputs(Vec<(PathBuf, Vec<u8>)>);
+
+impl Inputs {
+    /// The folder of each, and of what it is a symbolic link to.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let targets = self.0.iter().filter_map(|(path, _)| fs::canonicalize(path).ok());
+        let files = self.0.iter().map(|(path, _)| path.clone()).chain(targets);
+        let mut folders: Vec<PathBuf> = files.filter_map(|path| Some(folder(path.parent()?))).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        folders
+    }
+}
+
+/// Of a bare file name the parent is empty.
+fn folder(parent: &Path) -> PathBuf {
+    if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() }
+}
 
 /// What is read while a configuration is.
 struct Reader<'p> {
@@ -164,8 +181,9 @@ impl Reader<'_> {
             Some(folder) if !is_main => folder.join(path),
             _ => path.to_owned(),
         };
-        let bytes = read_limited(&path).map_err(|source| WebConfigError::Read { path, source })?;
-        self.inputs.0.push(bytes.clone());
+        let bytes =
+            read_limited(&path).map_err(|source| WebConfigError::Read { path: path.clone(), source })?;
+        self.inputs.0.push((path, bytes.clone()));
         Ok(bytes)
     }
 
