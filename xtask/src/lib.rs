@@ -1,6 +1,7 @@
 //! What the lab's init program writes and the lab's checks read.
 
 pub mod arch;
+pub mod confined;
 pub mod crowd;
 pub mod figure;
 pub mod guests;

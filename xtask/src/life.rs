@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::confined::Confined;
 use crate::phase::{Counts, Series};
 
 /// Where the daemon listens that may use kprobes only; the other one has
@@ -133,6 +134,8 @@ pub struct Modules {
     pub recorded: serde_json::Value,
     /// What each daemon logged.
     pub logs: Vec<String>,
+    /// What each daemon had given up at the end, after it had attached again.
+    pub confined: Vec<Confined>,
 }
 
 /// `mmu-trace vms --format json` at one moment.

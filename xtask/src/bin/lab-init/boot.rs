@@ -15,7 +15,7 @@ use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
-use crate::{ksm, life, lone, metrics, network, oracle, process, race, results, storm, system};
+use crate::{confined, ksm, life, lone, metrics, network, oracle, process, race, results, storm, system};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const DAEMON_START: Duration = Duration::from_secs(90);
@@ -130,6 +130,9 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         steps.push(process::run("record (crowd)", &mut mmu_trace(&inner))?);
         eprintln!("lab: lone page");
         lone::run()?;
+    }
+    if !options.serve {
+        confined::look_at_daemon(daemon.id())?;
     }
     if options.guests {
         let inner = ["record", "-o", "/out/guests.mmt", "--", "/init", "guests"];

@@ -7,6 +7,7 @@
 //! ```
 
 mod boot;
+mod confined;
 mod control;
 mod crowd;
 #[cfg_attr(target_arch = "x86_64", path = "guest/x86_64.rs")]

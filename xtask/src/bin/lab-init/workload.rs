@@ -9,7 +9,7 @@ use xtask::arch::Arch;
 use xtask::phase::{Identity, LAB_VM, Mmu, PLAN, Phase, PhaseKind, Run, Series};
 
 use crate::vmm::{N_OUTSIDE_PAGES, N_PAGES, Vmm};
-use crate::{ksm, metrics, oracle, process};
+use crate::{confined, ksm, metrics, oracle, process};
 
 /// How long the guest reads while ksmd merges: longer than a merge takes to settle.
 const LIVE_READ: &str = "read-for 1500";
@@ -92,6 +92,7 @@ fn record_live_views() -> Result<()> {
     let vms = process::mmu_trace(&["vms"]).output().context("cannot run mmu-trace vms")?;
     fs::write(out.join("vms.txt"), [vms.stdout, vms.stderr].concat())?;
     fs::write(out.join("metrics.txt"), metrics::get("/metrics")?)?;
+    confined::look_at_recorder()?;
     let top = process::mmu_trace(&["top", "--once"]).output().context("cannot run mmu-trace top")?;
     fs::write(out.join("top.txt"), [top.stdout, top.stderr].concat())?;
     Ok(())

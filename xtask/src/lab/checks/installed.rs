@@ -4,17 +4,13 @@ use xtask::installed::{Installed, Said, Unit, VM};
 use xtask::phase::Series;
 
 use super::series::sum;
-use super::{Check, Group};
-
-/// The unit's capabilities as the kernel writes them: CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN,
-/// CAP_SYSLOG.
-const CAPABILITIES: u64 = 1 << 2 | 1 << 19 | 1 << 21 | 1 << 34;
+use super::{Check, Group, confined};
 
 /// Every comparison.
 pub(super) fn check(seen: &Installed) -> Vec<Group> {
     let mut alive = vec![
         Check::equal("after KVM was loaded", &"active", &property(&seen.with_kvm, "ActiveState")),
-        Check::equal("capabilities", &format!("{CAPABILITIES:016x}"), &seen.capabilities),
+        Check::equal("capabilities", &format!("{:016x}", confined::DAEMON), &seen.capabilities),
         Check::equal(
             "systemd-analyze security",
             &true,

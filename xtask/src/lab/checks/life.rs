@@ -12,7 +12,7 @@ use xtask::phase::{Counts, Series};
 
 use super::report::{has_fentry_for, ranges, sum_over};
 use super::series::sum;
-use super::{Check, Group};
+use super::{Check, Group, confined};
 
 /// Every comparison.
 pub(super) fn check(life: &Life) -> Vec<Group> {
@@ -26,6 +26,10 @@ pub(super) fn check(life: &Life) -> Vec<Group> {
         checks.extend(acts.iter().flat_map(|act| check_act(act, life.pages)));
         groups.push(group(&scene.label(), checks));
     }
+    let confined = life.modules.confined.iter().flat_map(|daemon| confined::check_daemon("daemon", daemon));
+    let mut confined: Vec<Check> = confined.collect();
+    confined.push(Check::equal("daemons", &2, &life.modules.confined.len()));
+    groups.push(group("sandbox after all that", confined));
     groups.push(group("VMs in a row", row(&life.row, &life.report)));
     groups.push(group("recording", recording(life)));
     groups

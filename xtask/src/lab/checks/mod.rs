@@ -1,5 +1,6 @@
 //! Whether every count is what it must be. Pure functions over the files that the lab leaves.
 
+mod confined;
 mod control;
 mod crowd;
 mod daemon;
@@ -20,6 +21,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use xtask::confined::{Confined, Seen};
 use xtask::crowd::Crowd;
 use xtask::lone::Lone;
 use xtask::phase::{PLAN, Run, Step};
@@ -85,6 +87,8 @@ pub(crate) struct Outputs {
     crowd: Option<(Crowd, Value)>,
     /// `None` without the tracer.
     lone: Option<Lone>,
+    /// The daemon and the recorder; `None` without the tracer.
+    confined: Option<(Seen, Confined)>,
     /// `None` where nothing of the kind was tried.
     refusals: Option<Refusals>,
 }
@@ -120,6 +124,11 @@ impl Outputs {
                 .then(|| anyhow::Ok((load(&out.join("crowd.json"))?, load(&out.join("crowd-report.json"))?)))
                 .transpose()?,
             lone: with_tracer.then(|| load(&out.join("lone.json"))).transpose()?,
+            confined: with_tracer
+                .then(|| {
+                    anyhow::Ok((load(&out.join("confined.json"))?, load(&out.join("confined-record.json"))?))
+                })
+                .transpose()?,
             refusals: (with_tracer && !short).then(|| load(&out.join("refusals.json"))).transpose()?,
             steps,
         })
@@ -164,6 +173,9 @@ pub(crate) fn run(outputs: &Outputs) -> Vec<Group> {
     }
     if let Some(lone) = &outputs.lone {
         groups.push(Group { name: "lone page".to_owned(), checks: lone::check(lone) });
+    }
+    if let Some((seen, recorder)) = &outputs.confined {
+        groups.push(Group { name: "sandbox".to_owned(), checks: confined::check(seen, recorder) });
     }
     if let Some((run, report)) = &outputs.control {
         groups.extend(control::check(&outputs.run, run, report));

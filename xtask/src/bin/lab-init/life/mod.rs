@@ -44,6 +44,7 @@ pub(crate) fn run(steps: &mut Vec<Step>) -> Result<()> {
     eprintln!("lab: life: kvm is unloaded and loaded at once");
     modules.at_once = modules::replace(&mut daemons)?;
     for daemon in daemons {
+        modules.confined.push(daemon.confined()?);
         let (step, log) = daemon.stop()?;
         steps.push(step);
         modules.logs.push(log);

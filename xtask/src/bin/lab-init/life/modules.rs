@@ -57,6 +57,7 @@ pub(super) fn unload_and_load(daemons: &mut [Daemon]) -> Result<Modules> {
         recorder_exit,
         recorded,
         logs: Vec::new(),
+        confined: Vec::new(),
     })
 }
 

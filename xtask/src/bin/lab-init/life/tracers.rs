@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use xtask::confined::Confined;
 use xtask::life::KPROBE_PORT;
 use xtask::phase::{DAEMON_PORT, Series, Step};
 
-use crate::metrics;
 use crate::process::{OUT, mmu_trace, step, terminate};
 use crate::refusals::n_blocks;
+use crate::{confined, metrics};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,6 +72,11 @@ impl Daemon {
         let mut series = self.scrape()?;
         series.retain(|key, _| KEPT.iter().any(|kept| key.starts_with(kept)));
         Ok(series)
+    }
+
+    /// What it and its helper have given up.
+    pub(super) fn confined(&self) -> Result<Confined> {
+        confined::look_at(self.child.id())
     }
 
     /// Sends it a signal.
