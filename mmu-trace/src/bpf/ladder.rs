@@ -15,7 +15,7 @@ use super::{
     side::{End, TracingLink},
 };
 use crate::{
-    kernel::{btf::Btf, kallsyms::Kallsyms},
+    kernel::{address::conceal, btf::Btf, kallsyms::Kallsyms},
     model::{Backend, Hook, HookState},
 };
 
@@ -230,7 +230,7 @@ pub(super) struct Discovery {
     _link: Option<TracingLink>,
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line, without kernel addresses.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -241,5 +241,5 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+    conceal(&text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | "))
 }

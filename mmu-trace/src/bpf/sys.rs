@@ -12,6 +12,8 @@ use aya_obj::generated::{
     bpf_perf_event_type, bpf_prog_info, bpf_prog_type,
 };
 
+use crate::kernel::address::conceal;
+
 /// Room for the verifier's log; its end says why a program was refused.
 const LOG_SIZE: usize = 1 << 16;
 /// How much of the log's end goes into an error.
@@ -291,7 +293,7 @@ pub(super) fn load_tracing(program: &TracingProgram<'_>) -> io::Result<OwnedFd> 
 }
 
 fn with_log(error: &io::Error, log: &[u8]) -> io::Error {
-    let text = CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy();
+    let text = conceal(&CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy());
     let text = text.trim_end();
     let tail = text.char_indices().rev().nth(LOG_TAIL).map_or(text, |(at, _)| &text[at..]);
     io::Error::new(error.kind(), format!("{error}: {tail}"))

@@ -22,7 +22,7 @@ use crate::{
     bpf::{self, Live, Options},
     capture::{EndReason, WriteError},
     model::{Snapshot, VmIdentity},
-    record::{RecordError, Recorded, Recording, Wanted, is_wanted},
+    record::{Addresses, RecordError, Recorded, Recording, Wanted, is_wanted},
     report::count,
     sandbox::Needs,
     vm::{self, Descriptors},
@@ -49,6 +49,9 @@ pub struct RecordArgs {
     /// How to attach to kernel functions.
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
+    /// Keep kernel addresses in the capture, and the physical ones in PTEs: no report needs them.
+    #[arg(long)]
+    pub kernel_addresses: bool,
     /// What is given up.
     #[command(flatten)]
     pub sandbox: SandboxArgs,
@@ -72,7 +75,8 @@ impl RecordArgs {
 
     fn wanted(&self) -> Wanted {
         let command = self.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        Wanted { vms: self.vms.clone(), command }
+        let addresses = if self.kernel_addresses { Addresses::Kept } else { Addresses::Concealed };
+        Wanted { vms: self.vms.clone(), command, addresses }
     }
 }
 
@@ -240,6 +244,7 @@ mod tests {
             duration: None,
             vms: vms.iter().map(|vm| (*vm).to_owned()).collect(),
             backend: BackendChoice::Auto,
+            kernel_addresses: false,
             sandbox: SandboxArgs::default(),
             command: Vec::new(),
         }

@@ -3,6 +3,7 @@
 //! Parsers only, apart from [`btf::Btf::load`], [`kallsyms::Kallsyms::load`] and [`ksm`]; what is made of the
 //! answers (offsets for the BPF object, the choice of hooks) is decided elsewhere.
 
+pub mod address;
 pub mod btf;
 pub mod kallsyms;
 pub mod ksm;

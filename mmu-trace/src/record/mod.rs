@@ -4,6 +4,8 @@
 //! the event stream does. One is written at the start, one now and then, so that a capture which
 //! is cut short still says most of the truth, and one at the end.
 
+mod addresses;
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -14,6 +16,8 @@ use mmu_trace_ebpf::{
     abi::{Event, FIRST_SLOT, UNATTRIBUTED},
     kind::Gap,
 };
+
+pub use addresses::Addresses;
 
 use crate::{
     bpf::Live,
@@ -38,6 +42,8 @@ pub struct Wanted {
     pub vms: Vec<String>,
     /// The command recorded, for the capture's head; empty: none.
     pub command: Vec<String>,
+    /// Whether kernel addresses are wanted.
+    pub addresses: Addresses,
 }
 
 /// How far a recording is.
@@ -70,6 +76,7 @@ pub struct Recording {
     writer: Writer,
     path: PathBuf,
     wanted: Vec<String>,
+    addresses: Addresses,
     started: Instant,
     last_snapshot: Instant,
     last_identified: Instant,
@@ -109,6 +116,7 @@ impl Recording {
             live,
             path: path.to_owned(),
             wanted: wanted.vms,
+            addresses: wanted.addresses,
             started: now,
             last_snapshot: now,
             last_identified: now,
@@ -157,6 +165,9 @@ impl Recording {
             self.batch.clear();
             let n = self.live.drain(BATCH, |event| self.batch.push(event));
             self.keep_wanted()?;
+            if self.addresses == Addresses::Concealed {
+                self.batch.iter_mut().for_each(addresses::conceal);
+            }
             self.writer.write_events(&self.batch)?;
             if n < BATCH {
                 break;

@@ -349,6 +349,9 @@ fn finish(args: &Args, disk: &Path, out: &Path, console: qemu::Console) -> Resul
             None => {
                 let outputs = checks::Outputs::load(out, args.ladder, args.control, args.short)?;
                 let mut groups = checks::run(&outputs);
+                if !args.no_tracer {
+                    groups.push(checks::run_addresses(out)?);
+                }
                 if args.guests {
                     groups.extend(checks::run_guests(out)?);
                 }

@@ -126,8 +126,10 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
     if !options.serve {
         let inner = ["record", "--backend", "kprobe", "-o", "/out/sleepers.mmt", "--", "/init", "sleepers"];
         steps.push(process::run("record (sleepers)", &mut mmu_trace(&inner))?);
-        let inner = ["record", "--backend", "kprobe", "-o", "/out/crowd.mmt", "--", "/init", "crowd"];
-        steps.push(process::run("record (crowd)", &mut mmu_trace(&inner))?);
+        // The one capture that may hold them: the others are searched for them.
+        let inner = ["record", "--kernel-addresses", "--backend", "kprobe", "-o", "/out/crowd.mmt"];
+        let mut recorder = mmu_trace(&inner);
+        steps.push(process::run("record (crowd)", recorder.args(["--", "/init", "crowd"]))?);
         eprintln!("lab: lone page");
         lone::run()?;
     }

@@ -1,5 +1,6 @@
 //! Whether every count is what it must be. Pure functions over the files that the lab leaves.
 
+mod addresses;
 mod confined;
 mod control;
 mod crowd;
@@ -184,6 +185,11 @@ pub(crate) fn run(outputs: &Outputs) -> Vec<Group> {
         groups.extend(refusals::check(tried));
     }
     groups
+}
+
+/// Whether a boot's files tell where the kernel is.
+pub(crate) fn run_addresses(out: &Path) -> Result<Group> {
+    addresses::check(out)
 }
 
 /// The checks of a storm of `times` attachments.
