@@ -92,7 +92,8 @@ impl Live {
         if let Some(obstacle) = host::find_obstacles().into_iter().next() {
             return Err(obstacle.into());
         }
-        Self::start_with(options, counters::n_shards(n_cpus()?), ksm::ksmd(Path::new("/proc")), attach)
+        let ksmd_tid = ksm::ksmd(Path::new("/proc"));
+        Self::start_with(options, descriptors, counters::n_shards(n_cpus()?), ksmd_tid, attach)
     }
 
     /// Loads the object and attaches nothing: drivers play what the hooks would see, and the calling thread
@@ -112,7 +113,9 @@ impl Live {
     #[cfg(feature = "bench")]
     pub fn unattached_with_shards(options: Options, n_shards: u32) -> Result<Self> {
         let own_tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-        Self::start_with(options, n_shards, Some(own_tid), |_, _, _, _| Ok(Default::default()))
+        Self::start_with(options, Descriptors::Own, n_shards, Some(own_tid), |_, _, _, _| {
+            Ok(Default::default())
+        })
     }
 
     /// Loads one of the object's programs that play what hooks would see.
@@ -126,6 +129,7 @@ impl Live {
 
     fn start_with(
         options: Options,
+        descriptors: Descriptors,
         n_shards: u32,
         ksmd_tid: Option<u32>,
         attach: fn(&mut LoadedObject, &Btf, &Kallsyms, BackendChoice) -> Result<Attached>,

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use mmu_trace::capture::{Item, Reader};
+use mmu_trace::capture::{Events, Item, Reader};
 use mmu_trace_ebpf::abi::{Event, event_kind};
 
 use super::{Check, Group};
@@ -53,14 +53,14 @@ pub(super) fn check(out: &Path) -> Result<Group> {
 /// Events with an address of the kernel or in a PTE, and snapshots with one in their text.
 fn in_capture(path: &Path) -> Result<usize> {
     let mut found = 0;
-    for item in Reader::open(path)? {
+    for item in Reader::open(path, Events::Unpack)? {
         match item? {
             Item::Events(events) => found += events.iter().filter(|event| has_address(event)).count(),
             Item::Snapshot(snapshot) => {
                 found += in_text(&serde_json::to_string(&snapshot)?).into_iter().count()
             }
             Item::Meta(meta) => found += in_text(&serde_json::to_string(&meta)?).into_iter().count(),
-            Item::End(_) | Item::Damage(_) => {}
+            Item::EventCount(_) | Item::End(_) | Item::Damage(_) => {}
         }
     }
     Ok(found)
