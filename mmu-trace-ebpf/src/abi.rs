@@ -70,7 +70,7 @@ wire! {
 
 wire! {
     /// All counters of one VM in one shard (map `VM_STATS`, indexed by slot and shard).
-    pub struct VmStats = 8 * (len::CHANGE_PTE_CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 10) + 32 * len::CAUSES; {
+    pub struct VmStats = 8 * (len::CHANGE_PTE_CAUSES * (len::OUTCOMES + 1) + len::RESULTS + 9) + 32 * len::CAUSES; {
         /// `change_pte` calls by cause and outcome.
         pub change_pte: [[u64; len::OUTCOMES]; len::CHANGE_PTE_CAUSES],
         /// `change_pte` calls that these brackets imply, whether or not the kernel has the callback.
@@ -79,13 +79,11 @@ wire! {
         pub refaults: [RefaultStats; len::CAUSES],
         /// Finished guest faults by result.
         pub faults: [u64; len::RESULTS],
-        /// Entries of `kvm_mmu_page_fault`.
+        /// Entries of `kvm_mmu_page_fault`, counted when the VM is looked for.
         pub faults_entered: u64,
         /// Those of them that hit a mapping which did not allow the access.
         pub permission_faults: u64,
-        /// Guest faults whose duration is known.
-        pub faults_timed: u64,
-        /// Their time, nanoseconds.
+        /// The time of those that have finished, nanoseconds.
         pub faults_ns: u64,
         /// `change_pte` calls whose duration is known.
         pub change_pte_timed: u64,

@@ -87,6 +87,8 @@ pub struct Fault {
     pub t0_ns: u64,
     /// Guest physical address.
     pub gpa: u64,
+    /// `struct kvm_vcpu *`, until it is asked for the VM.
+    pub vcpu: u64,
     /// `struct kvm_page_fault *`, kept for a return probe that cannot see arguments.
     pub fault: u64,
     /// Host virtual address of the page; 0: unknown.
@@ -123,6 +125,8 @@ pub mod fault_flags {
     pub const REFAULT: u8 = 1 << 1;
     /// The refault was avoidable.
     pub const AVOIDABLE: u8 = 1 << 2;
+    /// `Fault::mm` and `Fault::slot` are known, and the fault is counted as begun.
+    pub const ATTRIBUTED: u8 = 1 << 3;
 }
 
 /// What the brackets inside one KSM function did.
@@ -238,6 +242,7 @@ impl TaskState {
         fault: Fault {
             t0_ns: 0,
             gpa: 0,
+            vcpu: 0,
             fault: 0,
             hva: 0,
             mm: 0,

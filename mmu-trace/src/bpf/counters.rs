@@ -126,7 +126,7 @@ fn to_counters(wire: &VmStats) -> Counters {
         faults_entered: wire.faults_entered,
         permission_faults: wire.permission_faults,
         faults: by_kind(FaultResult::ALL, &wire.faults),
-        faults_timed: wire.faults_timed,
+        faults_timed: wire.faults.iter().sum(),
         faults_ns: wire.faults_ns,
         refaults: refaults
             .filter(|(_, r)| r.n != 0)

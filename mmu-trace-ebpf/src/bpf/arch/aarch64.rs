@@ -83,7 +83,7 @@ fn entry_probe(call: &impl Entry) -> Option<()> {
     // `u32` up to 6.1 and `u64` since; the syndrome has 32 bits.
     let syndrome: u32 = read::member(info, offset::FAULT_ESR)?;
     let hpfar: u64 = read::member(info, offset::FAULT_HPFAR)?;
-    page_fault::entered(vcpu, fault_ipa(hpfar), fault_access(syndrome))
+    page_fault::begin(vcpu, fault_ipa(hpfar), fault_access(syndrome)).map(|_| ())
 }
 
 #[inline(always)]

@@ -102,7 +102,7 @@ fn entry_probe(call: &impl Entry) -> Option<()> {
     let error_code = call.arg(2)?;
     let present = if error_code & PRESENT != 0 { access::PRESENT } else { 0 };
     let write = if error_code & WRITE != 0 { access::WRITE } else { 0 };
-    page_fault::entered(call.arg(0)?, call.arg(1)?, present | write)
+    page_fault::begin(call.arg(0)?, call.arg(1)?, present | write).map(|_| ())
 }
 
 #[inline(always)]
@@ -149,7 +149,8 @@ fn prefetch_probe(call: &impl Entry, fault: u64) -> Option<()> {
 /// The host virtual address that `struct kvm_page_fault` stands for.
 #[inline(always)]
 fn fault_hva(fault: u64) -> Option<u64> {
-    memslot_hva(read::member(fault, offset::FAULT_SLOT)?, read::member(fault, offset::FAULT_GFN)?)
+    let (gfn, slot) = read::two_members(fault, offset::FAULT_GFN, offset::FAULT_SLOT)?;
+    memslot_hva(slot, gfn)
 }
 
 /// This kernel's `RET_PF_*` as ours.

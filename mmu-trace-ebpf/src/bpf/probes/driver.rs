@@ -41,7 +41,8 @@ fn driver(ctx: RawTracePointContext) -> i32 {
         driver_op::CHANGE_PTE_END => change_pte::close_timing(),
         driver_op::UNMAP => kvm_mmu::unmapped(arg(1) != 0).map(|_| ()),
         driver_op::FLUSH => kvm_mmu::flushed(),
-        driver_op::FAULT => page_fault::begin(arg(1), vm::slot_of(arg(1)), arg(2), arg(3) as u8).map(|_| ()),
+        driver_op::FAULT => page_fault::begin(0, arg(2), arg(3) as u8)
+            .and_then(|task| page_fault::attribute_to(task, arg(1), vm::slot_of(arg(1)))),
         driver_op::FAULT_END => {
             if let Some(task) = page_fault::faulting_task() {
                 page_fault::resolved(task, arg(1) as u8, arg(2));

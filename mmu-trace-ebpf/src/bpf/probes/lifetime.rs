@@ -15,12 +15,15 @@ use mmu_trace_ebpf::{
     kind::Gap,
 };
 
-use super::super::{
-    call::{Entry, Exit, entry_hook, exit_hook},
-    config,
-    maps::{self, count},
-    read::{self, Process},
-    vm,
+use super::{
+    super::{
+        call::{Entry, Exit, entry_hook, exit_hook},
+        config,
+        maps::{self, count},
+        read::{self, Process},
+        vm,
+    },
+    page_fault,
 };
 
 entry_hook!(fe_vm_create, kp_vm_create, create_probe);
@@ -38,11 +41,13 @@ fn tp_task_exit(_: RawTracePointContext) -> i32 {
 #[inline(always)]
 pub(super) fn task_exited() -> Option<()> {
     let tid = read::current_ids().0;
-    let scopes = maps::task(tid)?.scopes;
-    let _ = maps::TASKS.remove(tid);
+    let task = maps::task(tid)?;
+    let scopes = task.scopes;
     if scopes & scope::FAULT != 0 {
         count(Gap::MissedFaultReturn);
+        page_fault::attribute_missed(task);
     }
+    let _ = maps::TASKS.remove(tid);
     if scopes & scope::MM != 0 {
         count(Gap::MissedKsmReturn);
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
-    abi::{Event, N_BULK, PageKey, PageRecord, event_flags, event_kind, offset},
+    abi::{Event, N_BULK, PageKey, PageRecord, UNATTRIBUTED, event_flags, event_kind, offset},
     decide::scope,
     histogram::bucket,
     kind::{FaultResult, Gap, Initiator},
@@ -16,16 +16,42 @@ use super::super::{
     read, stream, vm,
 };
 
-/// A vCPU enters KVM's fault handler; `how` are bits of [`access`].
+/// Whose fault it is.
 #[inline(always)]
-pub(in super::super) fn entered(vcpu: u64, gpa: u64, how: u8) -> Option<()> {
-    let kvm = read::member(vcpu, offset::VCPU_KVM)?;
-    let mm = read::member(kvm, offset::KVM_MM)?;
-    let slot = vm::slot_or_register(mm, kvm);
-    let task = begin(mm, slot, gpa, how)?;
+fn attribute(task: &mut TaskState) -> Option<()> {
+    if task.fault.flags & fault_flags::ATTRIBUTED != 0 {
+        return Some(());
+    }
+    let kvm = read::member(task.fault.vcpu, offset::VCPU_KVM).unwrap_or(0);
+    let mm = read::member(kvm, offset::KVM_MM).unwrap_or(0);
+    let slot = if mm == 0 { UNATTRIBUTED } else { vm::slot_or_register(mm, kvm) };
     if task.scopes & scope::VCPU == 0 {
         task.scopes |= scope::VCPU;
         vm::note_kvm(slot, kvm);
+    }
+    attribute_to(task, mm, slot)
+}
+
+/// The same for a fault whose end was missed: what it knew of the VM may be gone, so that no VM is registered.
+#[inline(always)]
+pub(super) fn attribute_missed(task: &mut TaskState) {
+    if task.fault.flags & fault_flags::ATTRIBUTED == 0 {
+        let kvm = read::member(task.fault.vcpu, offset::VCPU_KVM).unwrap_or(0);
+        let mm = read::member(kvm, offset::KVM_MM).unwrap_or(0);
+        let _ = attribute_to(task, mm, vm::slot_of(mm));
+    }
+}
+
+/// Counts the fault as begun.
+#[inline(always)]
+pub(super) fn attribute_to(task: &mut TaskState, mm: u64, slot: u32) -> Option<()> {
+    task.fault.mm = mm;
+    task.fault.slot = slot;
+    task.fault.flags |= fault_flags::ATTRIBUTED;
+    let stats = maps::stats(slot)?;
+    add(&mut stats.faults_entered, 1);
+    if task.fault.access & access::PRESENT != 0 {
+        add(&mut stats.permission_faults, 1);
     }
     Some(())
 }
@@ -35,6 +61,7 @@ pub(in super::super) fn entered(vcpu: u64, gpa: u64, how: u8) -> Option<()> {
 #[cfg_attr(bpf_target_arch = "aarch64", expect(dead_code, reason = "arm64's KVM maps no neighbours"))]
 pub(in super::super) fn mapped_ahead(hva: u64) -> Option<()> {
     let task = faulting_task()?;
+    attribute(task)?;
     let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -56,34 +83,32 @@ pub(in super::super) fn faulting_task() -> Option<&'static mut TaskState> {
 /// Where the guest's frame `gfn` lies in the VMM.
 #[inline(always)]
 pub(in super::super) fn memslot_hva(slot: u64, gfn: u64) -> Option<u64> {
-    let base_gfn: u64 = read::member(slot, offset::MEMSLOT_GFN)?;
-    let base_hva: u64 = read::member(slot, offset::MEMSLOT_HVA)?;
+    let (base_gfn, base_hva) = read::two_members(slot, offset::MEMSLOT_GFN, offset::MEMSLOT_HVA)?;
     Some(base_hva.wrapping_add(gfn.wrapping_sub(base_gfn) << 12))
 }
 
-/// A guest fault begins.
+/// A guest fault begins: a vCPU enters KVM's fault handler; `how` are bits of [`access`].
+///
+/// This is the first that runs after the guest, with the caches full of the guest's data: whatever can wait is
+/// done once KVM has been at work itself.
 #[inline(always)]
-pub(super) fn begin(mm: u64, slot: u32, gpa: u64, how: u8) -> Option<&'static mut TaskState> {
-    if let Some(stats) = maps::stats(slot) {
-        add(&mut stats.faults_entered, 1);
-        if how & access::PRESENT != 0 {
-            add(&mut stats.permission_faults, 1);
-        }
-    }
+pub(in super::super) fn begin(vcpu: u64, gpa: u64, how: u8) -> Option<&'static mut TaskState> {
     let task = maps::task_or_new(read::current_ids().0)?;
     if task.scopes & scope::FAULT != 0 {
         count(Gap::MissedFaultReturn);
+        attribute_missed(task);
     }
     task.scopes |= scope::FAULT;
     task.fault = Fault {
         // SAFETY: no preconditions.
         t0_ns: unsafe { bpf_ktime_get_ns() },
         gpa,
+        vcpu,
         fault: 0,
         hva: 0,
-        mm,
+        mm: 0,
         delay_ns: 0,
-        slot,
+        slot: UNATTRIBUTED,
         result: FaultResult::Other as u8,
         cause: 0,
         flags: 0,
@@ -101,6 +126,7 @@ pub(in super::super) fn resolved(task: &mut TaskState, result: u8, hva: u64) -> 
     if result != FaultResult::Fixed as u8 || !not_present || hva == 0 {
         return None;
     }
+    attribute(task)?;
     let key = PageKey { mm: task.fault.mm, page: hva >> 12 };
     let record = take_record(&key, task.fault.slot, hva, task.fault.t0_ns);
     if record.flags & page_flags::PENDING == 0 {
@@ -176,6 +202,7 @@ pub(in super::super) fn finish() -> Option<()> {
         return None;
     };
     task.scopes &= !scope::FAULT;
+    let _ = attribute(task);
     if task.fault.flags & fault_flags::RESULT_PENDING != 0 {
         count(Gap::MissedResultReturn);
     }
@@ -186,7 +213,6 @@ pub(in super::super) fn finish() -> Option<()> {
     let refault = fault.flags & fault_flags::REFAULT != 0;
     let stats = maps::stats(fault.slot)?;
     add(element(&mut stats.faults, fault.result as usize), 1);
-    add(&mut stats.faults_timed, 1);
     add(&mut stats.faults_ns, ns);
     if refault {
         let refaults = element(&mut stats.refaults, fault.cause as usize);
