@@ -8,6 +8,7 @@
 
 mod convert;
 mod headline;
+mod heat;
 mod html;
 mod layout;
 mod markup;
@@ -18,6 +19,7 @@ mod text;
 mod timeline;
 mod vm_section;
 
+pub use heat::{Frame, Heat, Holder};
 pub use html::{Document, Provenance, html};
 pub use layout::{count, duration, plural};
 pub use schema::{
@@ -25,7 +27,7 @@ pub use schema::{
     RefaultCauses, Refaults, Report, SCHEMA, UNATTRIBUTED, Vm, Window,
 };
 pub use text::text;
-pub use timeline::{Bins, Frame, Heat, Holder, N_BINS, Timeline};
+pub use timeline::{Bins, N_BINS, Timeline};
 
 pub(crate) use layout::{Align, Table, cause_with_caller, percent, printable, shorten};
 pub(crate) use markup::escape;

@@ -2,63 +2,26 @@
 //!
 //! Events are counted while they are read and then forgotten. Memory is bounded whatever the capture's
 //! length: a fixed number of time bins, which become twice as wide when the time outgrows them, and a
-//! bounded number of guest frames, of which the colder half is forgotten (and counted) when more come.
+//! bounded number of guest frames ([`HeatMap`]).
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
-};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use mmu_trace_ebpf::{
     abi::{Event, FIRST_SLOT, event_flags, event_kind},
     kind::{Cause, FaultResult},
 };
 
+use super::heat::{Frame, Heat, HeatMap, Holder};
+
 /// Number of time bins: a plot's columns stay wide enough to be seen.
 pub const N_BINS: usize = 96;
 /// Width of a bin before the first doubling, nanoseconds.
 const FIRST_BIN_NS: u64 = 1_000_000;
-/// Guest frames that are remembered: 128 MiB of guest memory. The map takes about 25 MB, and as much
-/// again while a page is made.
-const MAX_FRAMES: usize = 32_768;
 /// VM slots whose process is remembered; the kernel side has fewer.
 const MAX_SLOTS: usize = 4096;
 
 /// Counts by time.
 pub type Bins = [u32; N_BINS];
-
-/// A 4 KiB frame of a guest's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Frame {
-    /// Whose memory it is.
-    pub holder: Holder,
-    /// Guest frame number.
-    pub gfn: u64,
-}
-
-/// Who held a VM slot when an event came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Holder {
-    /// The VMM's process id.
-    Process(u32),
-    /// Only the slot is known: the event that says who took it is not in the capture.
-    Slot(u32),
-}
-
-/// What happened to a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heat {
-    /// Faults on it that concerned a mapping (no MMIO).
-    pub faults: u64,
-    /// Those of them that were refaults.
-    pub refaults: u64,
-    /// The faults by time.
-    pub bins: Bins,
-}
-
-impl Heat {
-    const NONE: Self = Self { faults: 0, refaults: 0, bins: [0; N_BINS] };
-}
 
 /// Events of a capture by time.
 #[derive(Clone, Debug)]
@@ -66,15 +29,14 @@ pub struct Timeline {
     /// Time 0 on the events' clock; `None` until the capture or its first event tells.
     origin_ns: Option<u64>,
     bin_ns: u64,
+    /// The last time that is in a bin, nanoseconds behind time 0.
+    last_ns: Option<u64>,
     invalidations: BTreeMap<Cause, Bins>,
-    frames: HashMap<Frame, Heat>,
+    frames: HeatMap,
     /// The process that holds a slot.
     pids: BTreeMap<u32, u32>,
     events: u64,
     unreadable: u64,
-    forgotten_faults: u64,
-    /// Faults that a frame may have lost: each time the hottest of those forgotten.
-    forgotten_of_one: u64,
     shared_faults: u64,
 }
 
@@ -83,13 +45,12 @@ impl Default for Timeline {
         Self {
             origin_ns: None,
             bin_ns: FIRST_BIN_NS,
+            last_ns: None,
             invalidations: BTreeMap::new(),
-            frames: HashMap::new(),
+            frames: HeatMap::default(),
             pids: BTreeMap::new(),
             events: 0,
             unreadable: 0,
-            forgotten_faults: 0,
-            forgotten_of_one: 0,
             shared_faults: 0,
         }
     }
@@ -116,10 +77,12 @@ impl Timeline {
         }
     }
 
-    /// The same with bins wide enough for a recording of `seconds`, which may have been quiet at its end.
+    /// The same with bins wide enough for a recording of `seconds`, which may have been quiet at its end, and
+    /// with the `n_frames` hottest frames only.
     #[must_use]
-    pub fn covering(&self, seconds: f64) -> Self {
-        let mut wide = self.clone();
+    pub fn covering(&self, seconds: f64, n_frames: usize) -> Self {
+        let (invalidations, pids) = (self.invalidations.clone(), self.pids.clone());
+        let mut wide = Self { frames: self.frames.with_hottest(n_frames), invalidations, pids, ..*self };
         wide.widen((seconds * 1e9) as u64);
         wide
     }
@@ -139,13 +102,13 @@ impl Timeline {
     /// Faults of frames that were forgotten for hotter ones.
     #[must_use]
     pub fn forgotten_faults(&self) -> u64 {
-        self.forgotten_faults
+        self.frames.forgotten_faults
     }
 
     /// How much too low the count of a frame can be, because it had been forgotten before.
     #[must_use]
     pub fn forgotten_of_one(&self) -> u64 {
-        self.forgotten_of_one
+        self.frames.forgotten_of_one
     }
 
     /// Faults of VMs that had no slot of their own: nobody can say whose frames they hit.
@@ -170,19 +133,14 @@ impl Timeline {
 
     /// The `n` frames with the most faults, the hottest first.
     #[must_use]
-    pub fn hottest(&self, n: usize) -> Vec<(Frame, &Heat)> {
-        let mut frames: Vec<(Frame, &Heat)> =
-            self.frames.iter().map(|(&frame, heat)| (frame, heat)).collect();
-        frames.sort_by_key(|(frame, heat)| (Reverse(heat.faults), *frame));
-        frames.truncate(n);
-        frames
+    pub fn hottest(&self, n: usize) -> Vec<(Frame, Heat)> {
+        self.frames.hottest(n)
     }
 
     /// The last bin that is not empty.
     #[must_use]
     pub fn last_bin(&self) -> Option<usize> {
-        let bins = self.invalidations.values().chain(self.frames.values().map(|heat| &heat.bins));
-        bins.filter_map(|bins| bins.iter().rposition(|&n| n > 0)).max()
+        self.last_ns.map(|ns| (ns / self.bin_ns) as usize)
     }
 
     /// Frames that are remembered.
@@ -209,13 +167,7 @@ impl Timeline {
         };
         let frame = Frame { holder, gfn: event.value >> 12 };
         let bin = self.bin(event.ts_ns);
-        if self.frames.len() >= MAX_FRAMES && !self.frames.contains_key(&frame) {
-            self.forget_colder_half();
-        }
-        let heat = self.frames.entry(frame).or_insert(Heat::NONE);
-        heat.faults += 1;
-        heat.refaults += u64::from(event.flags & event_flags::REFAULT != 0);
-        count(&mut heat.bins, bin);
+        self.frames.add(frame, bin, event.flags & event_flags::REFAULT != 0);
         Some(())
     }
 
@@ -237,6 +189,7 @@ impl Timeline {
     fn bin(&mut self, ts_ns: u64) -> usize {
         let since = ts_ns.saturating_sub(*self.origin_ns.get_or_insert(ts_ns));
         self.widen(since);
+        self.last_ns = self.last_ns.max(Some(since));
         (since / self.bin_ns) as usize
     }
 
@@ -245,18 +198,7 @@ impl Timeline {
         while since / self.bin_ns >= N_BINS as u64 {
             self.bin_ns *= 2;
             self.invalidations.values_mut().for_each(halve);
-            self.frames.values_mut().for_each(|heat| halve(&mut heat.bins));
-        }
-    }
-
-    fn forget_colder_half(&mut self) {
-        let mut order: Vec<(Reverse<u64>, Frame)> =
-            self.frames.iter().map(|(&frame, heat)| (Reverse(heat.faults), frame)).collect();
-        order.sort_unstable();
-        let forgotten = order.split_off(MAX_FRAMES / 2);
-        self.forgotten_of_one += forgotten.first().map_or(0, |(Reverse(hottest), _)| *hottest);
-        for (_, frame) in forgotten {
-            self.forgotten_faults += self.frames.remove(&frame).map_or(0, |heat| heat.faults);
+            self.frames.halve();
         }
     }
 }
@@ -266,14 +208,15 @@ pub(super) fn total(bins: &Bins) -> u64 {
     bins.iter().copied().map(u64::from).sum()
 }
 
-fn count(bins: &mut Bins, bin: usize) {
+/// Counts in a bin, up to what it holds.
+pub(super) fn count(bins: &mut Bins, bin: usize) {
     if let Some(n) = bins.get_mut(bin) {
         *n = n.saturating_add(1);
     }
 }
 
 /// Joins each two neighbours.
-fn halve(bins: &mut Bins) {
+pub(super) fn halve(bins: &mut Bins) {
     let joined = bins.chunks(2).map(|pair| pair.iter().fold(0_u32, |sum, &n| sum.saturating_add(n)));
     let joined: Vec<u32> = joined.collect();
     *bins = [0; N_BINS];
@@ -317,10 +260,10 @@ mod tests {
         timeline.begin(0);
         timeline.add(&fault(1, 90_000_000));
         assert_eq!(
-            [30.0, 0.01, -1.0, f64::NAN].map(|s| timeline.covering(s).bin_ns() / 1_000_000),
+            [30.0, 0.01, -1.0, f64::NAN].map(|s| timeline.covering(s, 0).bin_ns() / 1_000_000),
             [512, 1, 1, 1]
         );
-        assert_eq!(timeline.covering(f64::INFINITY).hottest(1)[0].1.bins[0], 1);
+        assert_eq!(timeline.covering(f64::INFINITY, 1).hottest(1)[0].1.bins[0], 1);
     }
 
     #[test]
@@ -330,23 +273,6 @@ mod tests {
         timeline.add(&fault(1, u64::MAX));
         timeline.add(&fault(1, 0));
         assert_eq!(timeline.hottest(9)[0].1.faults, 2);
-    }
-
-    #[test]
-    fn the_hottest_frame_survives_a_flood_of_cold_ones_and_what_is_forgotten_is_counted() {
-        let mut timeline = Timeline::default();
-        let n_cold = 100_000;
-        for gfn in 0..n_cold {
-            timeline.add(&fault(gfn + 1_000, gfn));
-            if gfn % 100 == 0 {
-                timeline.add(&fault(42, gfn));
-            }
-        }
-        assert!(timeline.frames() <= MAX_FRAMES);
-        let kept: u64 = timeline.hottest(usize::MAX).iter().map(|(_, heat)| heat.faults).sum();
-        assert_eq!(kept + timeline.forgotten_faults(), n_cold + n_cold / 100);
-        assert!((2..10).contains(&timeline.forgotten_of_one()), "{}", timeline.forgotten_of_one());
-        assert_eq!((timeline.hottest(1)[0].0.gfn, timeline.hottest(1)[0].1.faults), (42, n_cold / 100));
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) fn write(out: &mut Markup, document: &Document<'_>) {
 
 fn write_plots(out: &mut Markup, document: &Document<'_>) {
     let seconds = document.snapshot.window.seconds;
-    let timeline = &document.timeline.covering(seconds);
+    let timeline = &document.timeline.covering(seconds, frames::MAX_FRAMES);
     let axis = Axis::new(timeline, seconds);
     rows::write(out, timeline, axis);
     frames::write(out, &Document { timeline, ..*document }, axis);

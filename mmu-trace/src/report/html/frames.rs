@@ -2,10 +2,10 @@
 
 use super::{
     super::{
+        heat::{Frame, Heat, Holder},
         layout::{Align, Table, count, plural, shorten},
         markup::Markup,
         svg::{Anchor, Rect, Svg},
-        timeline::{Frame, Heat, Holder},
     },
     Document,
     events::{Axis, LEFT, RIGHT},
@@ -15,7 +15,7 @@ use super::{
 use crate::model::Snapshot;
 
 /// Frames that are shown.
-const MAX_FRAMES: usize = 24;
+pub(super) const MAX_FRAMES: usize = 24;
 const ROW: f64 = 18.0;
 /// The faintest cell, so that one fault is still seen.
 const MIN_OPACITY: f64 = 0.3;
@@ -23,7 +23,7 @@ const MIN_OPACITY: f64 = 0.3;
 const MAX_NAME: usize = 12;
 
 /// A frame with what is written beside it.
-type Row<'a> = (String, Frame, &'a Heat);
+type Row = (String, Frame, Heat);
 
 /// The plot, or that there is nothing to plot.
 pub(super) fn write(out: &mut Markup, document: &Document<'_>, axis: Axis) {
@@ -51,7 +51,7 @@ pub(super) fn write(out: &mut Markup, document: &Document<'_>, axis: Axis) {
 }
 
 /// The hottest frames, with the name of their VM if there are several.
-fn rows<'a>(document: &Document<'a>) -> Vec<Row<'a>> {
+fn rows(document: &Document<'_>) -> Vec<Row> {
     let hottest = document.timeline.hottest(MAX_FRAMES);
     let one_vm = document.snapshot.vms.len() == 1;
     let label = |frame: Frame| match one_vm {
@@ -61,7 +61,7 @@ fn rows<'a>(document: &Document<'a>) -> Vec<Row<'a>> {
     hottest.into_iter().map(|(frame, heat)| (label(frame), frame, heat)).collect()
 }
 
-fn draw(svg: &mut Svg, axis: Axis, y: f64, (label, _, heat): &Row<'_>, max: u32) {
+fn draw(svg: &mut Svg, axis: Axis, y: f64, (label, _, heat): &Row, max: u32) {
     svg.label((LEFT - 10.0, y + 13.0), Anchor::End, label);
     svg.label((RIGHT + 10.0, y + 13.0), Anchor::Start, &plural(heat.faults, "fault", "faults"));
     svg.line((LEFT, y + ROW), (RIGHT, y + ROW), "grid");
@@ -115,7 +115,7 @@ fn legend(document: &Document<'_>) -> String {
     text
 }
 
-fn table(rows: &[Row<'_>], snapshot: &Snapshot) -> Table {
+fn table(rows: &[Row], snapshot: &Snapshot) -> Table {
     let mut table = Table::new([
         ("frame", Align::Text),
         ("VM", Align::Text),
