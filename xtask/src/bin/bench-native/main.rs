@@ -4,7 +4,12 @@
 //! release and runs it; with names of parts it measures only those.
 
 mod driver;
+mod guest;
+mod process;
+mod reading;
+mod recording;
 mod scrape;
+mod scratch;
 mod start;
 
 use anyhow::Result;
@@ -13,7 +18,13 @@ use xtask::figure::Figure;
 /// A part: its name, and what measures it.
 type Part = (&'static str, fn() -> Result<Vec<Figure>>);
 
-const PARTS: &[Part] = &[("driver", driver::measure), ("scrape", scrape::measure), ("start", start::measure)];
+const PARTS: &[Part] = &[
+    ("driver", driver::measure),
+    ("scrape", scrape::measure),
+    ("start", start::measure),
+    ("recording", recording::measure),
+    ("reading", reading::measure),
+];
 
 fn main() -> Result<()> {
     let mut args = std::env::args();
