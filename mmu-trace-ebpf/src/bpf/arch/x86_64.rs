@@ -116,7 +116,9 @@ fn result_entry_probe(call: &impl Entry) -> Option<()> {
     let task = faulting_task()?;
     task.fault.flags |= fault_flags::RESULT_PENDING;
     let position = config::arg(arg::TDP_FAULT);
-    task.fault.fault = if position < 5 { call.arg(position)? } else { 0 };
+    // Each by a constant position: registers are no array to the verifier.
+    let args = [call.arg(0)?, call.arg(1)?, call.arg(2)?, call.arg(3)?];
+    task.fault.fault = if position < 4 { args[core::hint::black_box(position) as usize & 3] } else { 0 };
     Some(())
 }
 
