@@ -1,10 +1,10 @@
 //! `docs/performance.md`: the figures of one run of the bench, with their budgets and how they were taken.
 //!
-//! The page is all that is kept of a run. What can be checked later without measuring again is checked: that
-//! it says what its own figures come to, with the budgets of today.
+//! The page is all that is kept of a run; the README quotes it. What can be checked later without measuring again
+//! is checked: that both say what the page's own figures come to, with the budgets of today.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::figure::Figure;
@@ -31,29 +31,70 @@ const CHAPTERS: &[Chapter] = &[
     Chapter { part: "start", heading: "Starting", text: include_str!("performance/start.md") },
 ];
 
+/// What the README quotes, with names of figures in braces.
+const QUOTE: &str = include_str!("performance/readme.md");
+/// What stands before and behind the quote.
+const MARKS: [&str; 2] =
+    ["<!-- From docs/performance.md, by `cargo xtask bench --write`. -->\n", "<!-- End. -->\n"];
+
 fn path() -> Result<PathBuf> {
     Ok(tools::repository()?.join("docs/performance.md"))
 }
 
-/// Writes the page from the figures of a whole run.
-pub(super) fn write(figures: &[Figure], budgets: &Budgets) -> Result<()> {
-    let path = path()?;
-    std::fs::write(&path, render(figures, budgets)?)
-        .with_context(|| format!("cannot write {}", path.display()))
+fn readme() -> Result<PathBuf> {
+    Ok(tools::repository()?.join("README.md"))
 }
 
-/// Checks the committed page: nobody wrote in it by hand, and its budgets are today's.
-pub(super) fn check() -> Result<()> {
-    let path = path()?;
-    let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let expected = render(&parse(&page)?, &Budgets::load()?)?;
-    ensure!(
-        page == expected,
-        "{} is not what `cargo xtask bench --write` makes of its figures",
-        path.display()
-    );
-    println!("{}: as its figures say", path.display());
+/// Writes the page from the figures of a whole run.
+pub(super) fn write(figures: &[Figure], budgets: &Budgets) -> Result<()> {
+    let page = render(figures, budgets)?;
+    // As the page shows them: rounded.
+    let readme_text = with_quote(&load(&readme()?)?, &parse(&page)?)?;
+    for (path, text) in [(path()?, page), (readme()?, readme_text)] {
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     Ok(())
+}
+
+/// Checks the committed page and the README: nobody wrote figures by hand, and the budgets are today's.
+pub(super) fn check() -> Result<()> {
+    let page = load(&path()?)?;
+    let figures = parse(&page)?;
+    let readme_text = load(&readme()?)?;
+    let expected = render(&figures, &Budgets::load()?)?;
+    let expected_readme = with_quote(&readme_text, &figures)?;
+    for (path, text, expected) in [(path()?, page, expected), (readme()?, readme_text, expected_readme)] {
+        ensure!(text == expected, "{} is not what `cargo xtask bench --write` would write", path.display());
+        println!("{}: as the figures say", path.display());
+    }
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The README with the quote of these figures.
+fn with_quote(readme: &str, figures: &[Figure]) -> Result<String> {
+    let [begin, end] = MARKS;
+    let (before, rest) = readme.split_once(begin).context("the README has no place for figures")?;
+    let (_, after) = rest.split_once(end).context("the README's figures have no end")?;
+    Ok([before, begin, &quote(QUOTE, figures)?, end, after].concat())
+}
+
+/// `text` with each name in braces replaced by the figure.
+fn quote(text: &str, figures: &[Figure]) -> Result<String> {
+    let mut quoted = String::new();
+    let mut rest = text;
+    while let Some((before, (name, after))) =
+        rest.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    {
+        let figure = figures.iter().find(|figure| figure.name == name);
+        let figure = figure.with_context(|| format!("no figure is called {name}"))?;
+        write!(quoted, "{before}{} {}", number(figure.value), figure.unit)?;
+        rest = after;
+    }
+    Ok(quoted + rest)
 }
 
 fn render(figures: &[Figure], budgets: &Budgets) -> Result<String> {
@@ -139,5 +180,12 @@ mod tests {
         assert_eq!((parsed[0].value, parsed[2].method.as_str()), (1_235.0, "with a clock"));
         assert_eq!(render(&parsed, &budgets).unwrap(), page);
         assert!(render(&[Figure::new("else/x", 1.0, "ms", "")], &budgets).is_err());
+    }
+
+    #[test]
+    fn figures_are_quoted_by_name() {
+        let figures = [Figure::new("a/b c", 1_500.0, "B", "")];
+        assert_eq!(quote("it takes {a/b c}, no more\n", &figures).unwrap(), "it takes 1,500 B, no more\n");
+        assert!(quote("{a}", &figures).is_err());
     }
 }

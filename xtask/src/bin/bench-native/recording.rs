@@ -176,7 +176,8 @@ impl Run {
         process::pin(1)?;
         let options =
             Options { backend: BackendChoice::Auto, recording: true, vm_histograms: true, max_vms: 64 };
-        let (live, driver) = Live::unattached(options).context("cannot load the BPF object")?;
+        let mut live = Live::unattached(options).context("cannot load the BPF object")?;
+        let driver = live.driver("driver")?;
         let mut recording = Recording::start(live, path, Wanted::default())?;
         let is_over = AtomicBool::new(false);
         let (started, cpu) = (Instant::now(), process::thread_cpu());
