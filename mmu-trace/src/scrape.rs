@@ -30,6 +30,7 @@ pub struct Scraper {
     textfile_errors: Option<AtomicU64>,
     /// By [`Rejection`]; `None`: everybody is let in.
     rejections: Option<[AtomicU64; Rejection::ALL.len()]>,
+    evictions: AtomicU64,
     /// Empty until privileges are given up.
     sandbox: OnceLock<Sandbox>,
 }
@@ -52,6 +53,7 @@ impl Scraper {
             vm_histograms: false,
             textfile_errors: None,
             rejections: None,
+            evictions: AtomicU64::new(0),
             sandbox: OnceLock::new(),
         }
     }
@@ -118,6 +120,11 @@ impl Scraper {
         }
     }
 
+    /// Counts a client that was sent away to make room for others.
+    pub fn count_eviction(&self) {
+        self.evictions.fetch_add(1, Ordering::Relaxed);
+    }
+
     async fn encode(&self, process: Option<Process>) -> anyhow::Result<String> {
         let Reading { snapshot, attachment, duration } = self.read().await?;
         let health = Health {
@@ -126,6 +133,7 @@ impl Scraper {
             textfile_errors: self.textfile_errors.as_ref().map(|errors| errors.load(Ordering::Relaxed)),
             rejections: self.rejections.as_ref().map(|all| all.each_ref().map(|n| n.load(Ordering::Relaxed))),
             attachment,
+            evictions: self.evictions.load(Ordering::Relaxed),
             sandbox: self.sandbox.get().cloned(),
             vm_histograms: self.vm_histograms,
             process,

@@ -140,6 +140,7 @@ fn exposition_of_an_idle_vm() -> Result<String> {
         textfile_errors: Some(0),
         rejections: Some(metrics::Rejections::default()),
         attachment: None,
+        evictions: 0,
         sandbox: None,
         vm_histograms: false,
         process: None,

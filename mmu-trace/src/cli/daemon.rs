@@ -9,7 +9,7 @@ use super::{
     complaint::Complaint,
     confine,
     manager::Manager,
-    serve::ServeArgs,
+    serve::{self, ServeArgs},
     tracer::{Listener, Standing, Tracer, TracerArgs, UPKEEP_EVERY},
 };
 use crate::{bpf::Options, sandbox::Needs};
@@ -37,9 +37,7 @@ pub struct DaemonArgs {
 /// # Errors
 /// If this host cannot be traced or the address cannot be had.
 pub fn run(args: &DaemonArgs) -> Result<(), CliError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    runtime.block_on(serve(args))
+    serve::runtime()?.block_on(serve(args))
 }
 
 async fn serve(args: &DaemonArgs) -> Result<(), CliError> {

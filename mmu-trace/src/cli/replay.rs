@@ -3,10 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
 
-use super::{CliError, ReadingLine, SandboxArgs, Stop, damage, manager::Manager, note, serve::ServeArgs};
+use super::{
+    CliError, ReadingLine, SandboxArgs, Stop, damage,
+    manager::Manager,
+    note,
+    serve::{self, ServeArgs},
+};
 use crate::{
     capture::{self, Events, ReadError, Summary},
     model::Snapshot,
@@ -53,9 +57,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), CliError> {
         note(&error.chain());
     }
     describe(args, &last);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    runtime.block_on(serve(args, last))?;
+    serve::runtime()?.block_on(serve(args, last))?;
     checked
 }
 

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use tokio::sync::watch;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::watch,
+};
 
 use super::{
     CliError, SandboxArgs, Stop, complaint::Complaint, confine, duration, manager, note, textfile::Textfile,
@@ -24,6 +27,19 @@ use crate::{
 
 /// Where the metrics are served if nobody says otherwise: this host only.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9948);
+
+/// Threads for what may block: a scrape, its encoding, its compression, a password, the tracer's upkeep, and
+/// the web configuration for some clients at once. Others wait.
+const MAX_BLOCKING: usize = 16;
+
+/// What a server runs on.
+///
+/// # Errors
+/// The system gives no event queue.
+pub(super) fn runtime() -> Result<Runtime, CliError> {
+    let mut builder = Builder::new_current_thread();
+    Ok(builder.enable_all().max_blocking_threads(MAX_BLOCKING).build().context("starting tokio")?)
+}
 
 /// Where the metrics go.
 #[derive(Args, Debug)]
@@ -68,7 +84,7 @@ impl ServeArgs {
         let scraper = if textfile.is_some() { scraper.with_textfile() } else { scraper };
         let scraper = Arc::new(if guard.is_some() { scraper.with_rejections() } else { scraper });
         let address = self.listen;
-        let server = Server::bind(address, Arc::clone(&scraper)).await;
+        let server = Server::bind(address, Arc::clone(&scraper));
         let server = server.map_err(|source| CliError::Bind { address, source })?;
         if let Some(warning) = exposure(address, guard.as_ref()) {
             note(&warning);

@@ -1,7 +1,7 @@
 //! Basic authentication (RFC 7617) with bcrypt hashes.
 //!
 //! One password is computed at a time, on a thread where it may take its time, so a guesser does not slow
-//! down what is measured. Answers are remembered, in a form that does not tell the password. An unknown
+//! down what is measured, and few wait for their turn, so guessers do not fill all places. Answers are remembered, in a form that does not tell the password. An unknown
 //! user costs as much as a known one.
 
 use std::{
@@ -17,6 +17,8 @@ use tokio::sync::Semaphore;
 
 /// Wrong passwords that are remembered: a scraper that has one costs nothing after its first try.
 const MAX_REFUSED: usize = 100;
+/// Passwords that wait for their turn, the one that is computed included: some seconds of waiting.
+const MAX_WAITING: usize = 16;
 /// What an unknown user's password is compared with, after `$2b$` and a cost: no password gives it.
 const NOBODY: &str = "$C7K572vXT1R9p8pOQNHKl.K/.tzm9YqjF98M8Yt1H4ttk1FD.E7G6";
 /// The cost where there is no user to take it from.
@@ -29,6 +31,8 @@ type Fingerprint = [u8; 32];
 pub(super) struct Authenticator {
     key: hmac::Key,
     turn: Semaphore,
+    /// Places to wait for it.
+    queue: Semaphore,
     known: Mutex<Known>,
 }
 
@@ -37,6 +41,15 @@ pub(super) struct Authenticator {
 struct Known {
     accepted: HashMap<String, Fingerprint>,
     refused: VecDeque<Fingerprint>,
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Admitted,
+    Refused,
+    /// Too many others are asking.
+    Busy,
 }
 
 /// What a client says it is.
@@ -49,21 +62,22 @@ impl Authenticator {
     /// One that remembers nothing yet.
     pub(super) fn new() -> Result<Self, Unspecified> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
-        Ok(Self { key, turn: Semaphore::new(1), known: Mutex::default() })
+        Ok(Self { key, turn: Semaphore::new(1), queue: Semaphore::new(MAX_WAITING), known: Mutex::default() })
     }
 
     /// Whether the request with these headers comes from one of `users`.
-    pub(super) async fn admits(&self, headers: &HeaderMap, users: &BTreeMap<String, String>) -> bool {
-        let Some(credentials) = Credentials::from_headers(headers) else { return false };
+    pub(super) async fn admits(&self, headers: &HeaderMap, users: &BTreeMap<String, String>) -> Admission {
+        let Some(credentials) = Credentials::from_headers(headers) else { return Admission::Refused };
         let hash = users.get(&credentials.user);
         let fingerprint = self.fingerprint(&credentials, hash);
         if let Some(answer) = self.remembered(&credentials.user, fingerprint) {
-            return answer;
+            return answer.into();
         }
-        let Ok(_turn) = self.turn.acquire().await else { return false };
+        let Ok(_place) = self.queue.try_acquire() else { return Admission::Busy };
+        let Ok(_turn) = self.turn.acquire().await else { return Admission::Refused };
         // Somebody with the same password may have had the turn before.
         if let Some(answer) = self.remembered(&credentials.user, fingerprint) {
-            return answer;
+            return answer.into();
         }
         let is_known = hash.is_some();
         let hash = hash.cloned().unwrap_or_else(|| nobody(users));
@@ -71,7 +85,7 @@ impl Authenticator {
         let verified = tokio::task::spawn_blocking(move || bcrypt::verify(&password, &hash)).await;
         let answer = matches!(verified, Ok(Ok(true))) && is_known;
         self.remember(user, fingerprint, answer);
-        answer
+        answer.into()
     }
 
     fn fingerprint(&self, credentials: &Credentials, hash: Option<&String>) -> Fingerprint {
@@ -105,6 +119,12 @@ impl Authenticator {
         if known.refused.len() > MAX_REFUSED {
             known.refused.pop_front();
         }
+    }
+}
+
+impl From<bool> for Admission {
+    fn from(is_admitted: bool) -> Self {
+        if is_admitted { Self::Admitted } else { Self::Refused }
     }
 }
 
@@ -157,7 +177,7 @@ mod tests {
         let users = BTreeMap::from([("a".to_owned(), bcrypt::hash("x", 8).unwrap())]);
         let took = async |pair: &str| {
             let start = std::time::Instant::now();
-            assert!(!authenticator.admits(&basic(pair), &users).await);
+            assert_eq!(authenticator.admits(&basic(pair), &users).await, Admission::Refused);
             start.elapsed()
         };
         let (known, unknown) = (took("a:wrong").await, took("b:wrong").await);
@@ -171,17 +191,36 @@ mod tests {
         let authenticator = Authenticator::new().unwrap();
         let mut users = BTreeMap::from([("a".to_owned(), bcrypt::hash("x:y", 4).unwrap())]);
         for _ in 0..2 {
-            assert!(authenticator.admits(&basic("a:x:y"), &users).await);
+            assert_eq!(authenticator.admits(&basic("a:x:y"), &users).await, Admission::Admitted);
             for wrong in ["a:x", "b:x:y", "a", ":", "", "A:x:y"] {
-                assert!(!authenticator.admits(&basic(wrong), &users).await, "{wrong}");
+                assert_eq!(authenticator.admits(&basic(wrong), &users).await, Admission::Refused, "{wrong}");
             }
         }
         for wrong in ["Bearer YTp4Onk=", "Basic", "Basic ?", "Basic YTp4Onk"] {
-            assert!(!authenticator.admits(&headers(wrong), &users).await, "{wrong}");
+            assert_eq!(authenticator.admits(&headers(wrong), &users).await, Admission::Refused, "{wrong}");
         }
         users.insert("a".to_owned(), bcrypt::hash("new", 4).unwrap());
-        assert!(!authenticator.admits(&basic("a:x:y"), &users).await);
-        assert!(authenticator.admits(&basic("a:new"), &users).await);
+        assert_eq!(authenticator.admits(&basic("a:x:y"), &users).await, Admission::Refused);
+        assert_eq!(authenticator.admits(&basic("a:new"), &users).await, Admission::Admitted);
+    }
+
+    #[tokio::test]
+    async fn while_many_guess_who_is_known_is_admitted_and_the_rest_sent_away() {
+        let authenticator = std::sync::Arc::new(Authenticator::new().unwrap());
+        let users = BTreeMap::from([("a".to_owned(), bcrypt::hash("x", 8).unwrap())]);
+        assert_eq!(authenticator.admits(&basic("a:x"), &users).await, Admission::Admitted);
+        let guess = |n: usize| {
+            let (authenticator, users) = (std::sync::Arc::clone(&authenticator), users.clone());
+            tokio::spawn(async move { authenticator.admits(&basic(&format!("a:{n}")), &users).await })
+        };
+        let guesses: Vec<_> = (0..3 * MAX_WAITING).map(guess).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(authenticator.admits(&basic("a:x"), &users).await, Admission::Admitted);
+        let mut n_busy = 0;
+        for guess in guesses {
+            n_busy += usize::from(guess.await.unwrap() == Admission::Busy);
+        }
+        assert_eq!(n_busy, 2 * MAX_WAITING);
     }
 
     #[test]

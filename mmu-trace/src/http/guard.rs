@@ -9,18 +9,17 @@ use std::{
     time::Instant,
 };
 
-use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::Bytes,
-    header::{HeaderValue, WWW_AUTHENTICATE},
+    header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE},
 };
 use tokio_rustls::rustls::ServerConfig;
 
 use super::{
-    auth::Authenticator,
+    auth::{Admission, Authenticator},
     rate::Bucket,
-    reply,
+    reply::{self, Answers},
     web_config::{self, Inputs, WebConfig, WebConfigError},
 };
 use crate::{metrics::Rejection, scrape::Scraper};
@@ -89,29 +88,40 @@ impl Guard {
     pub(super) async fn reply<B>(
         self: &Arc<Self>,
         request: &Request<B>,
+        answers: &Answers,
         scraper: &Scraper,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Bytes> {
         let Some(config) = self.config(scraper).await else {
             return reply::plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the web configuration is bad; see the log\n",
             );
         };
-        let mut response = if !self.is_in_rate(&config) {
-            scraper.count_rejection(Rejection::Rate);
-            reply::plain(StatusCode::TOO_MANY_REQUESTS, "too many requests\n")
-        } else if !config.users.is_empty()
-            && !self.authenticator.admits(request.headers(), &config.users).await
-        {
-            scraper.count_rejection(Rejection::Password);
-            unauthorized()
-        } else {
-            reply::to(request, scraper).await
+        let mut response = match self.admission(request.headers(), &config).await {
+            Admission::Admitted => reply::to(request, answers, scraper).await,
+            Admission::Refused => {
+                scraper.count_rejection(Rejection::Password);
+                unauthorized()
+            }
+            Admission::Busy => {
+                scraper.count_rejection(Rejection::Rate);
+                reply::plain(StatusCode::TOO_MANY_REQUESTS, "too many requests\n")
+            }
         };
         for (name, value) in &config.headers {
             response.headers_mut().insert(name, value.clone());
         }
         response
+    }
+
+    async fn admission(&self, headers: &HeaderMap, config: &WebConfig) -> Admission {
+        if !self.is_in_rate(config) {
+            Admission::Busy
+        } else if config.users.is_empty() {
+            Admission::Admitted
+        } else {
+            self.authenticator.admits(headers, &config.users).await
+        }
     }
 
     fn is_in_rate(&self, config: &WebConfig) -> bool {
@@ -145,7 +155,7 @@ impl Guard {
     }
 }
 
-fn unauthorized() -> Response<Full<Bytes>> {
+fn unauthorized() -> Response<Bytes> {
     let mut response = reply::plain(StatusCode::UNAUTHORIZED, "a user and a password are needed\n");
     response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     response

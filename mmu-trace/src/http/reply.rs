@@ -1,20 +1,40 @@
 //! From a request to its response.
 
-use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Bytes,
     header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS},
 };
 
-use super::{encoding::Encoding, page};
+use super::{
+    answers::{Answer, Shared},
+    encoding::Encoding,
+    page,
+};
 use crate::{metrics, scrape::Scraper};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
+/// What is shared by those who ask for the same at the same time.
+#[derive(Default)]
+pub(super) struct Answers {
+    metrics: Shared,
+    zipped_metrics: Shared,
+    page: Shared,
+}
+
+impl Answers {
+    fn metrics(&self, encoding: Encoding) -> &Shared {
+        match encoding {
+            Encoding::Identity => &self.metrics,
+            Encoding::Gzip => &self.zipped_metrics,
+        }
+    }
+}
+
 /// The response to any request; hyper leaves the body out where it is `HEAD`.
-pub(super) async fn to<B>(request: &Request<B>, scraper: &Scraper) -> Response<Full<Bytes>> {
+pub(super) async fn to<B>(request: &Request<B>, answers: &Answers, scraper: &Scraper) -> Response<Bytes> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -23,15 +43,13 @@ pub(super) async fn to<B>(request: &Request<B>, scraper: &Scraper) -> Response<F
     match request.uri().path() {
         "/metrics" => {
             let wanted = Encoding::wanted(request.headers());
-            let body = match scraper.metrics().await {
-                Ok(text) => wanted.encode(text).await,
-                Err(error) => Err(error),
-            };
-            encoded(body, wanted)
+            let make = async || wanted.encode(scraper.metrics().await?).await;
+            encoded(answers.metrics(wanted).get(make).await, wanted)
         }
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
         "/" => {
-            answer(HTML, scraper.snapshot().await.map(|snapshot| page::landing(&snapshot, &server_name())))
+            let make = async || Ok(page::landing(&scraper.snapshot().await?, &server_name()));
+            answer(HTML, answers.page.get(make).await)
         }
         _ => response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics\n"),
     }
@@ -43,12 +61,12 @@ fn server_name() -> String {
 }
 
 /// A short answer for people.
-pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {
     response(status, TEXT, text)
 }
 
 /// The exposition in `encoding`.
-fn encoded(body: anyhow::Result<Vec<u8>>, encoding: Encoding) -> Response<Full<Bytes>> {
+fn encoded(body: Answer, encoding: Encoding) -> Response<Bytes> {
     let is_ok = body.is_ok();
     let mut response = answer(metrics::CONTENT_TYPE, body);
     let headers = response.headers_mut();
@@ -59,15 +77,15 @@ fn encoded(body: anyhow::Result<Vec<u8>>, encoding: Encoding) -> Response<Full<B
     response
 }
 
-fn answer(content_type: &'static str, body: anyhow::Result<impl Into<Bytes>>) -> Response<Full<Bytes>> {
+fn answer(content_type: &'static str, body: Answer) -> Response<Bytes> {
     match body {
         Ok(body) => response(StatusCode::OK, content_type, body),
-        Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error:#}\n")),
+        Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error),
     }
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -34,6 +34,8 @@ pub struct Health {
     pub rejections: Option<Rejections>,
     /// How the source stands to the kernel; `None` if it traces none.
     pub attachment: Option<Attachment>,
+    /// Clients that the HTTP server sent away to make room for others.
+    pub evictions: u64,
     /// What this process has given up; `None` if that is not known.
     pub sandbox: Option<Sandbox>,
     /// Whether the histograms of each VM are wanted.
@@ -53,6 +55,7 @@ pub(super) fn add(exposition: &mut Exposition, snapshot: &Snapshot, health: &Hea
     if let Some(attachment) = &health.attachment {
         add_attachment(exposition, attachment);
     }
+    exposition.add(&table::HTTP_EVICTIONS, &[], health.evictions);
     for (layer, state) in health.sandbox.iter().flat_map(|sandbox| &sandbox.layers) {
         let reason = clean(state.reason().as_bytes(), MAX_REASON_BYTES);
         let in_force = if state.is_in_force() { 1.0 } else { 0.0 };

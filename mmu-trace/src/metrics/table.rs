@@ -243,6 +243,8 @@ series! {
         "Text files for node_exporter that could not be written; the last one then stays.";
     HTTP_REJECTIONS = Counter "mmu_trace_http_rejections_total" [""] ["rejection"],
         "Connections and requests that the web configuration did not let in.";
+    HTTP_EVICTIONS = Counter "mmu_trace_http_evictions_total" [""] [],
+        "Clients that were sent away to make room for others, or took too long to read an answer.";
     SANDBOX = Gauge "mmu_trace_sandbox" [""] ["layer", "reason"],
         "Whether a layer of the sandbox is in force, and what it lacks.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" ["seconds"] [],

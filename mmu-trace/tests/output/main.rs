@@ -3,6 +3,7 @@
 mod confined;
 mod fixture;
 mod helper;
+mod hostile;
 mod html;
 mod http;
 mod metrics;

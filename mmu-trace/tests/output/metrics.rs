@@ -16,6 +16,7 @@ fn health() -> Health {
         scrape_duration: Duration::from_micros(2_500),
         scrape_errors: 0,
         textfile_errors: Some(0),
+        evictions: 0,
         sandbox: Some(Sandbox {
             layers: vec![
                 (Layer::Capabilities, State::InForce),

@@ -71,7 +71,8 @@ impl Site {
     }
 }
 
-fn ask(
+/// Asks for `path` over TLS, trusting `authority` alone.
+pub(crate) fn ask(
     authority: &Authority,
     address: SocketAddr,
     identity: Option<&Identity>,

@@ -36,7 +36,7 @@ const LABELS: &[(&str, &str)] = &[
     ("map", "The BPF map that was full: `tasks`, `pages`, `vms` (VMs counted as `other`), `invalidations`."),
     (
         "rejection",
-        "`config`: the web configuration is bad; `handshake`: TLS failed; `password`: none or a wrong one; `rate`: too many requests.",
+        "`config`: the web configuration is bad; `handshake`: TLS failed; `password`: none or a wrong one; `rate`: too many requests, or passwords at once.",
     ),
     ("mode", "`direct` with `change_pte` in the kernel, `counterfactual` without."),
     ("arch", "`uname -m`."),
