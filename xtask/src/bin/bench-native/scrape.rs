@@ -211,7 +211,7 @@ pub(crate) fn serve(n_vms: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let scraper = Arc::new(Scraper::new(Box::new(Unattached(live))));
-        let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), scraper).await?;
+        let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), scraper)?;
         println!("{}", server.local_addr()?);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
