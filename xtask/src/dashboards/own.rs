@@ -132,11 +132,7 @@ fn cost() -> Vec<Panel> {
              the hits per second say whether a hook is hot. Measuring it costs too: switch \
              kernel.bpf_stats_enabled off again.",
         )
-        .ask_if(
-            Expect::Never("only with kernel.bpf_stats_enabled"),
-            "{{program}}",
-            of(&table::BPF_RUN_SECONDS).rate(RATE).sum_by(&["program"]).above(0.0),
-        )
+        .ask("{{program}}", of(&table::BPF_RUN_SECONDS).rate(RATE).sum_by(&["program"]).above(0.0))
         .size(8, 7)
         .or_say("unknown: sysctl kernel.bpf_stats_enabled=1 makes the kernel measure it"),
         Panel::new(
@@ -146,11 +142,7 @@ fn cost() -> Vec<Panel> {
             "How often each program ran. Good: no more than the faults and invalidations on the host \
              dashboard. Bad: one that runs a million times a second.",
         )
-        .ask_if(
-            Expect::Never("only with kernel.bpf_stats_enabled"),
-            "{{program}}",
-            of(&table::BPF_RUNS).rate(RATE).sum_by(&["program"]).above(0.0),
-        )
+        .ask("{{program}}", of(&table::BPF_RUNS).rate(RATE).sum_by(&["program"]).above(0.0))
         .size(8, 7)
         .or_say("unknown: sysctl kernel.bpf_stats_enabled=1 makes the kernel count it"),
         Panel::new(

@@ -97,6 +97,7 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
     // A huge page would be split before KSM merges it: true, and not what the phases count.
     race::set_thp("never")?;
     stop_damon()?;
+    count_bpf_runs()?;
     ksm::set_up()?;
     // Before the tracer: whatever the tracer sees, these must have counted.
     oracle::set_up()?;
@@ -238,6 +239,11 @@ fn stop_damon() -> Result<()> {
     let state = fs::read_to_string(switch).context("cannot read whether DAMON_STAT runs")?;
     ensure!(state.trim() == "N", "DAMON_STAT still runs: {}", state.trim());
     Ok(())
+}
+
+/// Has the kernel count the runs of BPF programs: what it counts must be what it called.
+fn count_bpf_runs() -> Result<()> {
+    fs::write("/proc/sys/kernel/bpf_stats_enabled", "1").context("cannot switch the BPF statistics on")
 }
 
 fn mount_all() -> Result<()> {

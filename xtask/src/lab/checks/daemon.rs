@@ -70,6 +70,11 @@ fn totals(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
             total("page_faults_total"),
         ),
         Check::numbers(
+            "bpf_runs_total of range_start = kernel's calls",
+            phase.calls("range_start"),
+            Some(range_start_runs(moved)),
+        ),
+        Check::numbers(
             "page_faults_total{fixed} = faults that KVM fixed",
             formula::fixed(run, &phase.oracle),
             Some(
@@ -99,6 +104,14 @@ fn totals(run: &Run, phase: &Phase, moved: &Series) -> Vec<Check> {
         checks.push(Check::numbers("would_be_change_pte_total", Some(calls), total(WOULD_BE)));
     }
     checks
+}
+
+/// Runs of the program at the entry of `range_start`, of whichever backend is attached.
+fn range_start_runs(moved: &Series) -> i64 {
+    ["fe_range_start", "kp_range_start"]
+        .map(|program| sum(moved, "bpf_runs_total", &[("program", program)]))
+        .iter()
+        .sum()
 }
 
 const WOULD_BE: &str = "would_be_change_pte_total";
@@ -310,6 +323,7 @@ mod tests {
             ("invalidations_total{cause=\"ksm_write_protect\",initiator=\"ksmd\"}", 8.0),
             ("invalidations_total{cause=\"ksm_replace\",initiator=\"ksmd\"}", 7.0),
             ("invalidations_zapped_total{cause=\"ksm_write_protect\",initiator=\"ksmd\"}", 8.0),
+            ("bpf_runs_total{program=\"fe_range_start\"}", 15.0),
             ("ksm_merges_total{domain=\"lab\"}", 8.0),
             ("ksm_pages_shared", 1.0),
             ("ksm_pages_sharing", 7.0),
@@ -369,6 +383,14 @@ mod tests {
         let mut moved = merged();
         moved.insert("mmu_trace_missed_returns_total{hook=\"x\"}".into(), 1.0);
         assert_eq!(failures(merge(), &moved), ["missed_returns_total"]);
+    }
+
+    #[test]
+    fn a_run_that_the_kernel_did_not_count_fails() {
+        let mut moved = merged();
+        let runs = moved.remove("mmu_trace_bpf_runs_total{program=\"fe_range_start\"}").unwrap();
+        moved.insert("mmu_trace_bpf_runs_total{program=\"kp_range_start\"}".into(), runs - 1.0);
+        assert_eq!(failures(merge(), &moved), ["bpf_runs_total of range_start = kernel's calls"]);
     }
 
     #[test]
