@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod confined;
+pub mod cost;
 pub mod crowd;
 pub mod figure;
 pub mod guests;

@@ -127,6 +127,21 @@ impl Live {
         super::Driver::load(&mut self.ebpf, name)
     }
 
+    /// Attaches to every hook a program that does nothing: what hooks cost by themselves. Those that take
+    /// kprobes alone keep theirs.
+    ///
+    /// # Errors
+    /// As [`Live::start`].
+    #[cfg(feature = "bench")]
+    pub fn start_empty(options: Options) -> Result<Self> {
+        let ksmd_tid = ksm::ksmd(Path::new("/proc"));
+        let n_shards = counters::n_shards(n_cpus()?);
+        Self::start_with(options, Descriptors::Own, n_shards, ksmd_tid, |object, btf, kallsyms, backend| {
+            object.side.empty_programs();
+            attach(object, btf, kallsyms, backend)
+        })
+    }
+
     fn start_with(
         options: Options,
         descriptors: Descriptors,

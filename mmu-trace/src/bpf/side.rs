@@ -67,6 +67,14 @@ impl SideLoader {
         Ok(Self { object, modules: HashMap::new() })
     }
 
+    /// Makes every program one that does nothing.
+    #[cfg(feature = "bench")]
+    pub(super) fn empty_programs(&mut self) {
+        for function in self.object.functions.values_mut() {
+            function.instructions = sys::do_nothing().to_vec();
+        }
+    }
+
     /// Loads `program` for `hook` and attaches it to one end of `symbol`.
     ///
     /// # Errors

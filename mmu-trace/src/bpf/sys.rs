@@ -236,6 +236,12 @@ pub(super) fn may_read_kernel() -> io::Result<bool> {
     }
 }
 
+/// A program that does nothing: `r0 = 0; exit`.
+#[cfg(feature = "bench")]
+pub(super) fn do_nothing() -> [bpf_insn; 2] {
+    [instruction(0xb7, 0, 0, 0), instruction(0x95, 0, 0, 0)]
+}
+
 fn instruction(code: u8, dst: u8, src: u8, imm: i32) -> bpf_insn {
     // SAFETY: plain data, for which zero is valid.
     let mut instruction: bpf_insn = unsafe { std::mem::zeroed() };

@@ -9,6 +9,7 @@
 //! what a figure may be stands in `xtask/budgets.toml`.
 
 mod budgets;
+mod lab;
 mod native;
 mod page;
 mod table;
@@ -38,14 +39,17 @@ pub(crate) struct Args {
 enum Part {
     /// Programs on this machine.
     Native,
+    /// Tracers on an emulated KVM host.
+    Lab,
 }
 
 impl Part {
-    const ALL: [Self; 1] = [Self::Native];
+    const ALL: [Self; 2] = [Self::Native, Self::Lab];
 
     fn measure(self) -> Result<Vec<Figure>> {
         match self {
             Self::Native => native::measure(),
+            Self::Lab => lab::measure(),
         }
     }
 }

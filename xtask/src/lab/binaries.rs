@@ -19,22 +19,37 @@ pub(crate) struct Binaries {
 
 /// Builds both in `target_dir`.
 pub(crate) fn build(target_dir: &Path, arch: Arch) -> Result<Binaries> {
+    let programs = "-p mmu-trace -p xtask --bin mmu-trace --bin lab-init";
+    let folder = build_static(target_dir, arch, programs)?;
+    Ok(Binaries { init: read(&folder, "lab-init")?, mmu_trace: read(&folder, "mmu-trace")? })
+}
+
+/// Builds, in `target_dir`, what the bench measures everything else against. Apart from the others: it needs
+/// a feature of mmu-trace that the program itself must not have.
+pub(super) fn build_floor(target_dir: &Path, arch: Arch) -> Result<Vec<u8>> {
+    let folder = build_static(target_dir, arch, "-p xtask --features bench --bin bench-floor")?;
+    read(&folder, "bench-floor")
+}
+
+/// Builds `programs`, arguments of cargo, and returns the folder that they are in.
+fn build_static(target_dir: &Path, arch: Arch, programs: &str) -> Result<PathBuf> {
     // Named explicitly, so that the flags below apply to the programs and not to build scripts.
     let target = format!("{}-unknown-linux-gnu", arch.machine());
     let mut cargo = if arch == Arch::OWN { own_cargo()? } else { cross_cargo(&target, arch)? };
     cargo
         .args(["--release", "--target", &target])
-        .args(["-p", "mmu-trace", "-p", "xtask", "--bin", "mmu-trace", "--bin", "lab-init"])
+        .args(programs.split(' '))
         .arg("--target-dir")
         .arg(target_dir)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     tools::run(&mut cargo).context("cannot build the static programs")?;
-    let read = |name: &str| {
-        let path = target_dir.join(&target).join("release").join(name);
-        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    Ok(Binaries { init: read("lab-init")?, mmu_trace: read("mmu-trace")? })
+    Ok(target_dir.join(&target).join("release"))
+}
+
+fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    let path = folder.join(name);
+    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn own_cargo() -> Result<Command> {

@@ -23,10 +23,20 @@ pub(super) struct Parts<'p> {
     pub(super) with_tracer: bool,
     /// The module of the positive control.
     pub(super) control: Option<Vec<u8>>,
+    /// Programs of the bench.
+    pub(super) bench: Option<Bench>,
     /// The emulator for guests of the lab, by the path that each file is wanted at.
     pub(super) emulator: Vec<(String, PathBuf)>,
     /// The modules to load, in this order.
     pub(super) modules: &'static [&'static str],
+}
+
+/// What other tracers the daemon is compared with.
+pub(super) struct Bench {
+    /// Empty programs on the daemon's hooks.
+    pub(super) floor: Vec<u8>,
+    /// bpftrace, by the path that each file is wanted at.
+    pub(super) bpftrace: Vec<(String, PathBuf)>,
 }
 
 /// The whole image.
@@ -49,6 +59,10 @@ pub(super) fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
         names += &format!("{name}\n");
     }
     cpio.entry("modules/order", S_IFREG | 0o644, names.as_bytes())?;
+    if let Some(bench) = &parts.bench {
+        cpio.entry("bin/bench-floor", S_IFREG | 0o755, &bench.floor)?;
+        add_files(&mut cpio, &bench.bpftrace)?;
+    }
     if !parts.emulator.is_empty() {
         add_guests(&mut cpio, kernel, parts)?;
     }
@@ -58,18 +72,8 @@ pub(super) fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
 /// The emulator, the same kernel, and an image for the guests with nothing in it but the program that is
 /// process 1 here as well.
 fn add_guests(cpio: &mut Cpio, kernel: &Kernel, parts: &Parts) -> Result<()> {
-    let mut folders = BTreeSet::from(["guest".to_owned()]);
-    for (path, _) in &parts.emulator {
-        let above = Path::new(path).ancestors().skip(1).filter(|folder| *folder != Path::new(""));
-        folders.extend(above.map(|folder| folder.to_string_lossy().into_owned()));
-    }
-    for folder in folders.iter().filter(|folder| !FOLDERS.contains(&folder.as_str())) {
-        cpio.entry(folder, S_IFDIR | 0o755, &[])?;
-    }
-    for (path, file) in &parts.emulator {
-        let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        cpio.entry(path, S_IFREG | 0o755, &content)?;
-    }
+    cpio.entry("guest", S_IFDIR | 0o755, &[])?;
+    add_files(cpio, &parts.emulator)?;
     let mut initrd = Cpio::default();
     for folder in ["dev", "proc"] {
         initrd.entry(folder, S_IFDIR | 0o755, &[])?;
@@ -77,6 +81,23 @@ fn add_guests(cpio: &mut Cpio, kernel: &Kernel, parts: &Parts) -> Result<()> {
     initrd.entry("init", S_IFREG | 0o755, &parts.binaries.init)?;
     cpio.entry("guest/vmlinuz", S_IFREG | 0o644, &kernel.image)?;
     cpio.entry("guest/initrd.cpio", S_IFREG | 0o644, &initrd.finish()?)
+}
+
+/// Programs and what they need, by the path that each file is wanted at, with the folders above them.
+fn add_files(cpio: &mut Cpio, files: &[(String, PathBuf)]) -> Result<()> {
+    let mut folders = BTreeSet::new();
+    for (path, _) in files {
+        let above = Path::new(path).ancestors().skip(1).filter(|folder| *folder != Path::new(""));
+        folders.extend(above.map(|folder| folder.to_string_lossy().into_owned()));
+    }
+    for folder in folders.iter().filter(|folder| !FOLDERS.contains(&folder.as_str())) {
+        cpio.entry(folder, S_IFDIR | 0o755, &[])?;
+    }
+    for (path, file) in files {
+        let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        cpio.entry(path, S_IFREG | 0o755, &content)?;
+    }
+    Ok(())
 }
 
 /// An archive in memory. Every field of a header is eight hexadecimal digits; names and contents are

@@ -74,6 +74,7 @@ fn boot(lab: &Lab, kernel: &Kernel, root: &Path, out: &Path) -> Result<(qemu::Fi
         binaries: &lab.binaries,
         with_tracer: false,
         control: None,
+        bench: None,
         emulator: Vec::new(),
         modules: disks(kernel),
     };

@@ -9,8 +9,10 @@
 //! is needed on this side.
 
 pub(crate) mod binaries;
+mod bpftrace;
 pub(crate) mod checks;
 mod control;
+pub(crate) mod cost;
 mod emulator;
 mod initramfs;
 pub(crate) mod installed;
@@ -282,6 +284,7 @@ impl Lab {
             binaries: &self.binaries,
             with_tracer: !args.no_tracer,
             control: args.control.then(control).transpose()?,
+            bench: None,
             emulator: if args.guests { self.emulator.files()? } else { Vec::new() },
             modules: modules::wanted(target.arch),
         };
@@ -307,13 +310,18 @@ impl Lab {
     }
 }
 
-fn command_line(target: Target, args: &Args) -> String {
-    // Soft-lockup warnings are about the machine that emulates, not about the kernel inside.
-    let console = match target.arch {
+/// What every kernel of the lab is told.
+fn every_command_line(arch: Arch) -> String {
+    let console = match arch {
         Arch::Amd64 => "ttyS0",
         Arch::Arm64 => "ttyAMA0",
     };
-    let mut line = format!("console={console} loglevel=5 nowatchdog oops=panic panic=-1");
+    // Soft-lockup warnings are about the machine that emulates, not about the kernel inside.
+    format!("console={console} loglevel=5 nowatchdog oops=panic panic=-1")
+}
+
+fn command_line(target: Target, args: &Args) -> String {
+    let mut line = every_command_line(target.arch);
     if let Some(mmu) = target.mmu {
         line += &format!(" lab.mmu={}", mmu.name());
     }

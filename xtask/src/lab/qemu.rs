@@ -113,7 +113,7 @@ fn command(emulator: &Emulator, files: &Files, options: &Options) -> Command {
     let mut command = emulator.command();
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048"])
+        .args(std::env::var("XQ").unwrap_or("-accel tcg,thread=multi -smp 2 -m 2048".to_owned()).split(' ')) // TEMPORARY
         .args(machine(options.arch))
         .args(["-serial", "stdio", "-append", &options.command_line])
         .arg("-kernel")

@@ -7,11 +7,12 @@ mod mirror;
 mod sources;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 use xtask::arch::Arch;
 
 pub(crate) use self::archive::Kernel;
@@ -88,6 +89,22 @@ impl Packages {
         self.newest(&[package.suite], |other| other == name)
     }
 
+    /// The package called `name` of the newest of `suites`, and all that it depends on, itself first.
+    pub(crate) fn with_dependencies(&self, suites: &[Suite], name: &str) -> Result<Vec<Package>> {
+        let mut found: Vec<Package> = Vec::new();
+        let mut wanted = VecDeque::from([name.to_owned()]);
+        while let Some(name) = wanted.pop_front() {
+            if found.iter().any(|package| package.name() == name) {
+                continue;
+            }
+            let package = self.newest(suites, |other| other == name)?;
+            let package = package.with_context(|| format!("the mirror offers no package {name}"))?;
+            wanted.extend(package.depends().iter().cloned());
+            found.push(package);
+        }
+        Ok(found)
+    }
+
     /// The `.deb` file, verified.
     pub(crate) fn file(&self, package: &Package) -> Result<PathBuf> {
         self.mirror.file(package.suite.archive, &package.stanza.filename, &package.stanza.sha256)
@@ -97,8 +114,7 @@ impl Packages {
     pub(crate) fn tree(&self, packages: &[Package]) -> Result<PathBuf> {
         let files = packages.iter().map(|package| self.file(package)).collect::<Result<Vec<_>>>()?;
         let names = packages.iter().map(|p| format!("{}_{}", p.name(), p.version()));
-        let name = names.collect::<Vec<_>>().join("+").replace(':', "%3a");
-        let tree = self.mirror.cache().join(name);
+        let tree = self.mirror.cache().join(folder_name(&names.collect::<Vec<_>>()));
         if !tree.exists() {
             let partial = self.mirror.cache().join("tree.part");
             if partial.exists() {
@@ -123,5 +139,36 @@ impl Packages {
         let text: Rc<str> = text.into();
         self.indexes.borrow_mut().insert(suite.name, text.clone());
         Ok(text)
+    }
+}
+
+/// A name for a folder with all of `packages` in it: of many of them the first, and a hash of all.
+fn folder_name(packages: &[String]) -> String {
+    /// Longest name of a file on Linux.
+    const MAX_LEN: usize = 255;
+    let all = packages.join("+").replace(':', "%3a");
+    if all.len() <= MAX_LEN {
+        return all;
+    }
+    let first = packages.first().map_or("", String::as_str).replace(':', "%3a");
+    let hash: String = Sha256::digest(&all).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{first}+{hash}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_many_packages_has_a_name_that_fits_and_is_its_own() {
+        let few = ["a_1:2".to_owned(), "b_1".to_owned()];
+        assert_eq!(folder_name(&few), "a_1%3a2+b_1");
+        let many = |last: &str| {
+            let mut names = vec!["library_1.2.3-4".to_owned(); 30];
+            names.push(last.to_owned());
+            folder_name(&names)
+        };
+        assert!(many("x").len() < 100 && many("x").starts_with("library_1.2.3-4+"));
+        assert_ne!(many("x"), many("y"));
     }
 }

@@ -15,7 +15,9 @@ use xtask::phase::{DAEMON_PORT, EARLY_VM, Mmu, Step};
 use crate::process::{OUT, has_tracer, mmu_trace, terminate};
 use crate::refusals::{BeforeKvm, Stage};
 use crate::vmm::Vmm;
-use crate::{confined, ksm, life, lone, metrics, network, oracle, process, race, results, storm, system};
+use crate::{
+    bench, confined, ksm, life, lone, metrics, network, oracle, process, race, results, storm, system,
+};
 
 /// Attaching goes through the BPF verifier, which an emulated CPU does slowly.
 const DAEMON_START: Duration = Duration::from_secs(90);
@@ -48,6 +50,8 @@ struct Options {
     serve: bool,
     /// How often to attach and detach, instead of everything else.
     storm: Option<u32>,
+    /// How many rounds to measure what tracers cost, instead of everything else.
+    bench: Option<u32>,
     /// What a host lives through, after the phases.
     life: bool,
     /// Linux guests in QEMU.
@@ -69,6 +73,7 @@ impl Options {
             control: has("lab.control=1"),
             serve: has("lab.serve=1"),
             storm: value("lab.storm=").and_then(|times: &str| times.parse().ok()),
+            bench: value("lab.bench=").and_then(|rounds: &str| rounds.parse().ok()),
             life: has("lab.life=1"),
             guests: has("lab.guests=1"),
             system: has("lab.system=1"),
@@ -87,7 +92,8 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
         system::enter()?;
     }
     network::loopback_up()?;
-    let refuses = has_tracer() && !options.serve && !options.short && options.storm.is_none();
+    let is_other = options.serve || options.short || options.storm.is_some() || options.bench.is_some();
+    let refuses = has_tracer() && !is_other;
     let waiting = if refuses { Some(BeforeKvm::start()?) } else { None };
     load_modules(options.tdp_mmu)?;
     let stage = waiting.map(BeforeKvm::finish).transpose()?;
@@ -97,10 +103,12 @@ fn prepare() -> Result<(Options, Option<Stage>)> {
     // A huge page would be split before KSM merges it: true, and not what the phases count.
     race::set_thp("never")?;
     stop_damon()?;
-    count_bpf_runs()?;
     ksm::set_up()?;
-    // Before the tracer: whatever the tracer sees, these must have counted.
-    oracle::set_up()?;
+    if options.bench.is_none() {
+        count_bpf_runs()?;
+        // Before the tracer: whatever the tracer sees, these must have counted.
+        oracle::set_up()?;
+    }
     eprintln!("lab: ready, {}", process::kernel_release()?);
     Ok((options, stage))
 }
@@ -110,6 +118,9 @@ fn measure(options: &Options, mut stage: Option<Stage>, steps: &mut Vec<Step>) -
         let mut workload = Command::new("/init");
         steps.push(process::run("workload", workload.arg("workload"))?);
         return Ok(());
+    }
+    if let Some(rounds) = options.bench {
+        return bench::run(rounds, steps);
     }
     let mut early = Vmm::start(EARLY_VM).context("the VM before the tracer")?;
     if let Some(times) = options.storm {

@@ -69,13 +69,22 @@ pub(crate) fn copies() -> Result<Option<i64>> {
 
 /// Lets ksmd run until `pages` pages are merged and its counters have settled, then stops it.
 pub(crate) fn merge(pages: i64) -> Result<()> {
+    merge_in(pages, SCANS_TO_SETTLE)
+}
+
+/// Lets ksmd run until `pages` pages are merged, of which none was when it began, then stops it.
+pub(crate) fn merge_once(pages: i64) -> Result<()> {
+    merge_in(pages, 0)
+}
+
+fn merge_in(pages: i64, least_scans: i64) -> Result<()> {
     let first_scan = read("full_scans")?;
     let start = Instant::now();
     set_mode(Mode::Run)?;
     loop {
         let merged = read("pages_shared")? + read("pages_sharing")?;
         let scans = read("full_scans")? - first_scan;
-        if merged == pages && scans >= SCANS_TO_SETTLE {
+        if merged == pages && scans >= least_scans {
             return set_mode(Mode::Stop);
         }
         if start.elapsed() > PATIENCE {

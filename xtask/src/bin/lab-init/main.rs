@@ -6,7 +6,9 @@
 //!        '- qemu-system-x86_64 -name guest=lab ...   the VMM with one KVM guest (this binary again)
 //! ```
 
+mod bench;
 mod boot;
+mod bpf;
 mod confined;
 mod control;
 mod crowd;
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         crowd::run()
     } else if args.get(1).is_some_and(|arg| arg == "guests") {
         guests::run()
+    } else if args.get(1).is_some_and(|arg| arg == "hold") {
+        bench::hold()
     } else if args.get(1).is_some_and(|arg| arg == "look") {
         system::look()
     } else if std::process::id() == 1 && guests::is_inside() {

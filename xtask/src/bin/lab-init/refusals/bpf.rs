@@ -3,19 +3,7 @@
 use anyhow::{Context, Result};
 use xtask::refusal::BpfObjects;
 
-/// Commands of the `bpf` system call (`enum bpf_cmd`).
-const PROG_GET_NEXT_ID: libc::c_int = 11;
-const MAP_GET_NEXT_ID: libc::c_int = 12;
-const LINK_GET_NEXT_ID: libc::c_int = 31;
-
-/// The part of `union bpf_attr` that these commands use.
-#[repr(C)]
-#[derive(Default)]
-struct NextId {
-    start_id: u32,
-    next_id: u32,
-    open_flags: u32,
-}
+use crate::bpf::{self, LINK_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_NEXT_ID};
 
 /// Counts all of them.
 pub(super) fn count() -> Result<BpfObjects> {
@@ -26,17 +14,6 @@ pub(super) fn count() -> Result<BpfObjects> {
     })
 }
 
-fn count_ids(command: libc::c_int) -> std::io::Result<u32> {
-    let mut attr = NextId::default();
-    let mut n = 0;
-    loop {
-        // SAFETY: `attr` is as long as said, and outlives the call.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<NextId>()) };
-        if result != 0 {
-            let error = std::io::Error::last_os_error();
-            return if error.raw_os_error() == Some(libc::ENOENT) { Ok(n) } else { Err(error) };
-        }
-        n += 1;
-        attr.start_id = attr.next_id;
-    }
+fn count_ids(command: libc::c_int) -> Result<u32> {
+    Ok(u32::try_from(bpf::ids(command)?.len())?)
 }
