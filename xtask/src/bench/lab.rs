@@ -9,28 +9,27 @@ use xtask::{
 use crate::lab::cost::{self, Measured};
 
 /// The last generation with `change_pte`, and the newest.
-const KERNELS: &[&str] = &["6.1", "7"];
-const ROUNDS: u32 = 10;
+pub(super) const KERNELS: &[&str] = &["6.1", "7"];
 
-const TIME: &str = "median of 10 rounds, emulated: time until KSM has merged 16,384 pages, the guest has read them \
+const TIME: &str = "median of the rounds, 1 ns for each instruction: time until KSM has merged 16,384 pages, the guest has read them \
     again and has written them";
 const ADDED: &str =
-    "median of 10 rounds, emulated: the same workload, less that of the round with nothing attached";
-const CPU: &str = "median of 10 rounds, emulated: CPU time of ksmd and of the vCPU, less that of the round with \
+    "median of the rounds, emulated: the same workload, less that of the round with nothing attached";
+const CPU: &str = "median of the rounds: CPU time of ksmd and of the vCPU, less that of the round with \
     nothing attached";
 const OVER: &str = "one median by the other";
 const RUNS: &str = "runs of all programs in one workload (run_cnt with kernel.bpf_stats_enabled), the same in every \
     round";
 const PER_CALL: &str =
-    "median of 10 rounds, emulated: run_time_ns of all programs by their runs; what timing costs is in it";
+    "median of the rounds, emulated: run_time_ns of all programs by their runs; what timing costs is in it";
 const VERIFIED: &str = "verified_insns of the attached program";
 const AGREE: &str = "totals (change_pte calls, invalidations, merges, guest faults, refaults) in which the daemon \
     and bpftrace, attached at the same time, differ";
 
 /// Measures.
-pub(super) fn measure() -> Result<Vec<Figure>> {
+pub(super) fn measure(kernels: &[String], rounds: u32) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    for (kernel, measured) in KERNELS.iter().zip(cost::measure(KERNELS, ROUNDS)?) {
+    for (kernel, measured) in kernels.iter().zip(cost::measure(kernels, rounds)?) {
         let Measured { cost, bpftrace } = &measured;
         eprintln!("bench: {N_PAGES} pages on {} with bpftrace {bpftrace}", cost.kernel);
         figures.extend(of_kernel(kernel, cost)?);
@@ -94,8 +93,7 @@ fn middle(cost: &Cost, arm: Arm, of: impl Fn(&Run, &Run) -> f64) -> Result<f64> 
         Some(of(run, nothing))
     });
     let values: Vec<f64> = values.collect();
-    ensure!(values.len() >= ROUNDS as usize, "{} rounds with {} were measured", values.len(), arm.name());
-    median(&values).context("no rounds")
+    median(&values).with_context(|| format!("no round with {} was measured", arm.name()))
 }
 
 fn ratio(of: &[(Arm, f64)], arm: Arm, other: Arm) -> Result<f64> {

@@ -26,6 +26,12 @@ pub(crate) struct Args {
     /// Measure only these parts.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Rounds of the lab. It counts instructions, so few are enough to see a change; the page has 10.
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Kernels of the lab.
+    #[arg(long, value_delimiter = ',', default_values = lab::KERNELS)]
+    kernels: Vec<String>,
     /// Write docs/performance.md from what was measured.
     #[arg(long, conflicts_with = "only")]
     write: bool,
@@ -46,18 +52,24 @@ enum Part {
 impl Part {
     const ALL: [Self; 2] = [Self::Native, Self::Lab];
 
-    fn measure(self) -> Result<Vec<Figure>> {
+    fn measure(self, args: &Args) -> Result<Vec<Figure>> {
         match self {
             Self::Native => native::measure(),
-            Self::Lab => lab::measure(),
+            Self::Lab => lab::measure(&args.kernels, args.rounds),
         }
     }
 }
 
 impl Args {
-    /// What `cargo xtask ci` runs: everything.
+    /// What `cargo xtask ci` runs: everything, with few rounds.
     pub(crate) fn for_ci() -> Self {
-        Self { only: Vec::new(), write: false, check: false }
+        Self {
+            only: Vec::new(),
+            rounds: 2,
+            kernels: lab::KERNELS.iter().map(|&kernel| kernel.to_owned()).collect(),
+            write: false,
+            check: false,
+        }
     }
 
     /// Only a look at the page.
@@ -85,9 +97,10 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     let budgets = Budgets::load()?;
     let mut figures = Vec::new();
     for part in &parts {
-        figures.extend(part.measure()?);
+        figures.extend(part.measure(args)?);
     }
-    let is_complete = Part::ALL.iter().all(|part| parts.contains(part));
+    let has_all = |part| parts.contains(part);
+    let is_complete = Part::ALL.iter().all(has_all) && args.kernels.len() == lab::KERNELS.len();
     let verdicts = budgets.judge(&figures, is_complete);
     eprint!("{}", table::render(&figures, &verdicts));
     println!("{}", serde_json::to_string_pretty(&figures)?);

@@ -23,7 +23,7 @@ pub(crate) struct Measured {
 }
 
 /// Boots each of `kernels` and measures `rounds` rounds on it.
-pub(crate) fn measure(kernels: &[&str], rounds: u32) -> Result<Vec<Measured>> {
+pub(crate) fn measure(kernels: &[String], rounds: u32) -> Result<Vec<Measured>> {
     let lab = Lab::prepare(Arch::Amd64)?;
     let floor = super::binaries::build_floor(&lab.folder.join("build"), Arch::Amd64)?;
     kernels.iter().map(|name| measure_on(&lab, &floor, name, rounds)).collect()
@@ -64,14 +64,17 @@ fn boot(lab: &Lab, floor: &[u8], target: Target, rounds: u32) -> Result<Measured
     let files = qemu::Files::write(&run_dir, &kernel.image, &initramfs::build(&kernel, &parts)?)?;
     let out = out_dir(target)?.with_file_name(format!("{}-bench", target.name()));
     tools::empty_folder(&out)?;
+    let clock = qemu::Clock::Instructions;
     let options = qemu::Options {
         timeout: Some(TIMEOUT),
         verbose: false,
         command_line: format!(
-            "{} tsc=reliable clocksource=tsc lab.bench={rounds}",
-            every_command_line(target.arch)
+            "{}{} lab.bench={rounds}",
+            every_command_line(target.arch),
+            clock.command_line()
         ),
         arch: target.arch,
+        clock,
         forward_port: false,
         system: None,
     };

@@ -84,6 +84,7 @@ fn boot(lab: &Lab, kernel: &Kernel, root: &Path, out: &Path) -> Result<(qemu::Fi
         verbose: false,
         command_line: COMMAND_LINE.to_owned(),
         arch: Arch::Amd64,
+        clock: qemu::Clock::Real,
         forward_port: false,
         system: Some(image(root, &folder)?),
     };

@@ -302,6 +302,7 @@ impl Lab {
             verbose: args.verbose,
             command_line: command_line(target, args),
             arch: target.arch,
+            clock: qemu::Clock::Real,
             forward_port: args.serve,
             system: None,
         };

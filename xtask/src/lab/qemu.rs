@@ -73,6 +73,35 @@ pub(super) enum Fault {
     GuestReset(String),
 }
 
+/// What time is to the emulated machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// That of this machine.
+    Real,
+    /// One nanosecond for each instruction: the same work takes the same time, whatever else this machine
+    /// does. There is one CPU, as others would advance the time too.
+    Instructions,
+}
+
+impl Clock {
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Real => &["-accel", "tcg,thread=multi", "-smp", "2"],
+            Self::Instructions => {
+                &["-accel", "tcg,thread=single", "-icount", "shift=0,align=off,sleep=off", "-smp", "1"]
+            }
+        }
+    }
+
+    /// What the kernel is told on top. Instructions are counted without a drift, which it cannot know.
+    pub(super) const fn command_line(self) -> &'static str {
+        match self {
+            Self::Real => "",
+            Self::Instructions => " tsc=reliable clocksource=tsc",
+        }
+    }
+}
+
 /// How to run.
 pub(super) struct Options {
     /// When to give up; `None` means never.
@@ -83,6 +112,8 @@ pub(super) struct Options {
     pub(super) command_line: String,
     /// The host's architecture.
     pub(super) arch: Arch,
+    /// Its time.
+    pub(super) clock: Clock,
     /// Whether the daemon's port is forwarded to this side.
     pub(super) forward_port: bool,
     /// A second disk, with a system on it.
@@ -113,7 +144,8 @@ fn command(emulator: &Emulator, files: &Files, options: &Options) -> Command {
     let mut command = emulator.command();
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(std::env::var("XQ").unwrap_or("-accel tcg,thread=multi -smp 2 -m 2048".to_owned()).split(' ')) // TEMPORARY
+        .args(options.clock.arguments())
+        .args(["-m", "2048"])
         .args(machine(options.arch))
         .args(["-serial", "stdio", "-append", &options.command_line])
         .arg("-kernel")
