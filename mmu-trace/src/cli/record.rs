@@ -22,14 +22,12 @@ use crate::{
     bpf::{self, Live, Options},
     capture::{EndReason, WriteError},
     model::{Snapshot, VmIdentity},
-    record::{Addresses, RecordError, Recorded, Recording, Wanted, is_wanted},
+    record::{Addresses, POLL_EVERY, RecordError, Recorded, Recording, Wanted, is_wanted},
     report::count,
     sandbox::Needs,
     vm::{self, Descriptors},
 };
 
-/// How often the ring buffer is emptied; it holds a second of the busiest merge.
-const POLL_EVERY: Duration = Duration::from_millis(50);
 /// VMs that may come while recording and still be told apart: as many as there are, and these.
 /// Each costs 4.7 KiB of kernel memory per CPU.
 const MORE_VMS: u32 = 64;
@@ -176,7 +174,13 @@ async fn watch(
     let mut progress = ProgressLine::new();
     loop {
         tokio::select! {
-            _ = tick.tick() => progress.recording(&recording.poll()?),
+            _ = tick.tick() => {
+                let now = recording.poll()?;
+                progress.recording(&now);
+                if now.is_behind {
+                    tick.reset_immediately();
+                }
+            }
             () = stop.requested() => return Ok(EndReason::Interrupted),
             () = exited(command.as_deref_mut()) => return Ok(EndReason::Command),
         }

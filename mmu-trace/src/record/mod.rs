@@ -25,6 +25,8 @@ use crate::{
     model::{Snapshot, VmIdentity},
 };
 
+/// How often to call [`Recording::poll`]; the ring buffer holds a second of the busiest merge.
+pub const POLL_EVERY: Duration = Duration::from_millis(50);
 /// How often a snapshot is written: what a crash may cost.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(2);
 /// How often new VMs are asked who they are.
@@ -34,6 +36,8 @@ const BATCH: usize = 16_384;
 /// Most batches fetched at a time: what a full ring buffer holds. A host that makes events faster than they
 /// are written must not keep the recorder from snapshots, signals and its end.
 const MAX_BATCHES: usize = 16;
+/// Events after which the next are fetched at once: half of a full ring buffer.
+const BEHIND: usize = MAX_BATCHES * BATCH / 2;
 
 /// What is wanted of a recording.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +61,8 @@ pub struct Progress {
     pub lost: u64,
     /// VMs seen.
     pub vms: usize,
+    /// Whether there were so many events that the next ones should be fetched at once.
+    pub is_behind: bool,
 }
 
 /// Why a recording failed.
@@ -127,7 +133,7 @@ impl Recording {
         Ok(recording)
     }
 
-    /// Fetches what came since the last call. Call it about every 50 ms.
+    /// Fetches what came since the last call. Call it every [`POLL_EVERY`], and again at once while it is behind.
     ///
     /// # Errors
     /// The capture cannot be written any further; what is in it stays readable.
@@ -136,7 +142,7 @@ impl Recording {
             self.live.identify_new_vms().map_err(RecordError::Trace)?;
             self.last_identified = Instant::now();
         }
-        self.drain()?;
+        let is_behind = self.drain()? >= BEHIND;
         if self.last_snapshot.elapsed() >= SNAPSHOT_EVERY {
             self.write_snapshot()?;
         }
@@ -145,6 +151,7 @@ impl Recording {
             events: self.writer.events_written(),
             lost: self.lost,
             vms: self.live.identities().len(),
+            is_behind,
         })
     }
 
@@ -159,8 +166,9 @@ impl Recording {
         Ok(Recorded { path: self.path, snapshot, events: end.events_written })
     }
 
-    /// Fetches what is in the ring buffer now, and perhaps some of what comes meanwhile.
-    fn drain(&mut self) -> Result<(), RecordError> {
+    /// Fetches what is in the ring buffer now, and perhaps some of what comes meanwhile; how much it was.
+    fn drain(&mut self) -> Result<usize, RecordError> {
+        let mut total = 0;
         for _ in 0..MAX_BATCHES {
             self.batch.clear();
             let n = self.live.drain(BATCH, |event| self.batch.push(event));
@@ -169,11 +177,12 @@ impl Recording {
                 self.batch.iter_mut().for_each(addresses::conceal);
             }
             self.writer.write_events(&self.batch)?;
+            total += n;
             if n < BATCH {
                 break;
             }
         }
-        Ok(())
+        Ok(total)
     }
 
     /// Leaves the events of the wanted VMs in the batch. VMs that are new are asked who they are.
