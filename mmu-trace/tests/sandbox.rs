@@ -32,6 +32,7 @@ const CASES: &[Case] = &[
     ("each need keeps its capabilities", kept_capabilities),
     ("new threads are restricted as well", threads),
     ("what a server does still works", serving),
+    ("what is left may be given up later", in_two_steps),
     ("a child can be ended and waited for", child),
 ];
 
@@ -66,6 +67,11 @@ fn apply(needs: &Needs) -> Sandbox {
 
 fn has_landlock(sandbox: &Sandbox) -> bool {
     sandbox.layers.iter().any(|(layer, state)| *layer == Layer::Landlock && state.is_in_force())
+}
+
+/// Landlock does from Linux 6.7 on.
+fn restricts_tcp(sandbox: &Sandbox) -> bool {
+    has_landlock(sandbox) && !sandbox.layers.iter().any(|(_, state)| state.reason().contains("TCP"))
 }
 
 /// Calls the kernel with arguments that do nothing if it takes them.
@@ -332,6 +338,23 @@ fn serving(_: &Path) {
     assert_eq!(slept, 7);
     // A panic in a thread is told and survived as before.
     assert!(thread::spawn(|| panic!("expected")).join().is_err());
+}
+
+fn in_two_steps(dir: &Path) {
+    let file = dir.join("x");
+    fs::write(&file, "1").unwrap();
+    let first = Needs { serving: true, binding: true, readable: vec!["/".into()], ..Needs::default() };
+    let first = apply(&first);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1");
+    cannot_write(dir);
+    assert!(is_unknown(&call(libc::SYS_execve, [0; 5])));
+    assert!(!restricts_tcp(&first) || TcpStream::connect(listener.local_addr().unwrap()).is_err());
+    let second = apply(&Needs { serving: true, ..Needs::default() });
+    assert_eq!(second.capabilities, [""; 0]);
+    assert!(TcpListener::bind("127.0.0.1:0").is_err());
+    assert!(is_unknown(&call(libc::SYS_capset, [0; 5])));
+    assert!(!has_landlock(&second) || fs::read(&file).is_err());
 }
 
 fn child(_: &Path) {

@@ -76,8 +76,8 @@ pub(super) fn warn(sandbox: &Sandbox) {
     }
 }
 
-/// The same for the helper, but for Landlock, without which it is by design.
-pub(super) fn warn_of_helper(sandbox: &Sandbox) {
+/// The same without Landlock: for the helper, which does without by design, and for what ends at once.
+pub(super) fn warn_of_others(sandbox: &Sandbox) {
     let mut sandbox = sandbox.clone();
     sandbox.layers.retain(|(layer, _)| *layer != Layer::Landlock);
     warn(&sandbox);

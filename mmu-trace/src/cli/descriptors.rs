@@ -15,7 +15,7 @@ use crate::{sandbox::Needs, vm};
 pub(super) fn run() -> Result<(), CliError> {
     ignore_signals();
     let needs = Needs { descriptors: true, ..Needs::default() };
-    confine::warn_of_helper(&confine::confine(SandboxArgs::default(), &needs));
+    confine::warn_of_others(&confine::confine(SandboxArgs::default(), &needs));
     Ok(vm::answer().context("this command is run by mmu-trace itself")?)
 }
 

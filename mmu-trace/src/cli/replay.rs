@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{
-    CliError, ReadingLine, SandboxArgs, Stop, damage,
+    CliError, ReadingLine, SandboxArgs, Stop, confine, damage,
     manager::Manager,
     note,
     serve::{self, ServeArgs},
@@ -48,6 +48,11 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 /// # Errors
 /// If the capture holds no figures or the address cannot be had; at the end, if the capture is damaged.
 pub fn run(args: &ReplayArgs) -> Result<(), CliError> {
+    // Before a capture is read: it may be anybody's. The rest goes once the address is bound.
+    let readable = vec![PathBuf::from("/")];
+    let written = args.serve.textfile.clone();
+    let needs = Needs { serving: true, binding: true, readable, written, ..Needs::default() };
+    confine::warn_of_others(&confine::confine(args.sandbox, &needs));
     let summary = read(&args.file).map_err(damage::unreadable)?;
     let last = summary.snapshot.as_deref().cloned();
     let checked = damage::check(&args.file, summary, "the metrics show");

@@ -10,13 +10,14 @@ use clap::{Args, ValueEnum};
 use mmu_trace_ebpf::kind::Gap;
 
 use super::{
-    CliError, ReadingLine, damage, note,
+    CliError, ReadingLine, SandboxArgs, confine, damage, note,
     output::{self, Readers},
 };
 use crate::{
     capture::{self, End, EndReason, Events, Item, ReadError, Summary},
     model::Snapshot,
     report::{Document, Provenance, Report, Timeline, count, html, text},
+    sandbox::Needs,
 };
 
 /// Arguments of `report`.
@@ -30,6 +31,9 @@ pub struct ReportArgs {
     /// Write to this file instead of standard output.
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
+    /// What is given up.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// A form of the report.
@@ -61,6 +65,9 @@ fn refuse_to_overwrite_the_capture(args: &ReportArgs) -> Result<(), CliError> {
 /// If the capture cannot be read or the output not be written.
 pub fn run(args: &ReportArgs) -> Result<(), CliError> {
     refuse_to_overwrite_the_capture(args)?;
+    // Before a capture is read: it may be anybody's.
+    let needs = Needs { readable: vec![args.file.clone()], written: args.output.clone(), ..Needs::default() };
+    confine::warn_of_others(&confine::confine(args.sandbox, &needs));
     let (summary, timeline) = read(args).map_err(damage::unreadable)?;
     if let Some(snapshot) = &summary.snapshot {
         let text = match args.format {

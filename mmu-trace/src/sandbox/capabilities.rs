@@ -20,15 +20,20 @@ use super::Needs;
 ///   that count missed hits (`BPF_LINK_GET_NEXT_ID`) to nobody else; `CAP_BPF` and `CAP_PERFMON` are in it;
 /// - `CAP_SYSLOG` to attach: addresses in `/proc/kallsyms`;
 /// - `CAP_BPF` to read maps: kernels before 5.19 with `kernel.unprivileged_bpf_disabled` want it for that;
-/// - `CAP_DAC_READ_SEARCH` for KSM's account of other users' processes;
+/// - `CAP_DAC_READ_SEARCH` for KSM's account of other users' processes, and for a file that is read and is
+///   another user's;
 /// - that and `CAP_SYS_PTRACE` for their descriptors;
 /// - `CAP_DAC_OVERRIDE` only for a text file in a folder that is not root's;
+/// - `CAP_NET_BIND_SERVICE` until the server's port is bound;
 /// - `CAP_KILL` to end a command that has become another user's.
 fn needed(needs: &Needs) -> CapabilitySet {
     let mut set = CapabilitySet::empty();
     set.set(CapabilitySet::SYS_ADMIN | CapabilitySet::SYSLOG, needs.attaching);
     set.set(CapabilitySet::BPF, needs.counters && !needs.attaching);
-    set.set(CapabilitySet::DAC_READ_SEARCH, needs.counters || needs.descriptors);
+    let reads_others =
+        needs.counters || needs.descriptors || needs.readable.iter().any(|it| takes_read_search(it));
+    set.set(CapabilitySet::DAC_READ_SEARCH, reads_others);
+    set.set(CapabilitySet::NET_BIND_SERVICE, needs.binding);
     set.set(CapabilitySet::SYS_PTRACE, needs.descriptors);
     set.set(CapabilitySet::KILL, needs.child.is_some());
     set.set(CapabilitySet::DAC_OVERRIDE, needs.written.as_deref().is_some_and(takes_override));
@@ -81,24 +86,34 @@ pub(super) fn held() -> Vec<String> {
     held.iter_names().map(|(name, _)| format!("CAP_{name}")).collect()
 }
 
-/// Whether the file at `path` can be replaced by this process as it is now: whether its folder is writable.
-fn may_write(path: &Path) -> bool {
-    // Of a bare file name the parent is empty.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+/// Whether this process as it is now may do `access` with what is at `path`.
+fn may(path: &Path, access: Access) -> bool {
+    accessat(CWD, path, access, AtFlags::EACCESS).is_ok()
 }
 
-/// Whether the file at `path` can be replaced with `CAP_DAC_OVERRIDE` alone.
+/// Whether the file at `path` can be replaced with `CAP_DAC_OVERRIDE` alone: whether its folder can be written.
 fn takes_override(path: &Path) -> bool {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // Of a bare file name the parent is empty.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    takes(CapabilitySet::DAC_OVERRIDE, folder, Access::WRITE_OK | Access::EXEC_OK)
+}
+
+/// Whether the file at `path` can be read with `CAP_DAC_READ_SEARCH` alone.
+fn takes_read_search(path: &Path) -> bool {
+    takes(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH, path, Access::READ_OK)
+}
+
+/// Whether `access` is for this process with one of `these` capabilities, and not without.
+fn takes(these: CapabilitySet, path: &Path, access: Access) -> bool {
     let Ok(held) = capabilities(None) else { return false };
-    if !held.effective.contains(CapabilitySet::DAC_OVERRIDE) || !may_write(&path) {
+    if !held.effective.intersects(these) || !may(path, access) {
         return false;
     }
-    let without = CapabilitySets { effective: held.effective - CapabilitySet::DAC_OVERRIDE, ..held };
+    let without = CapabilitySets { effective: held.effective - these, ..held };
     let Ok(()) = set_capabilities(None, without) else { return false };
-    let takes_it = !may_write(&path);
+    let takes_them = !may(path, access);
     // What was just there can be had back.
     _ = set_capabilities(None, held);
-    takes_it
+    takes_them
 }

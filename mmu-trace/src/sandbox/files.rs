@@ -31,7 +31,8 @@ pub(super) fn restrict(needs: &Needs) -> State {
 fn try_restrict(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
     let all = AccessFs::from_all(ABI::V5);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let mut ruleset = Ruleset::default().handle_access(all)?.handle_access(AccessNet::from_all(ABI::V4))?;
+    let tcp = if needs.binding { AccessNet::ConnectTcp.into() } else { AccessNet::from_all(ABI::V4) };
+    let mut ruleset = Ruleset::default().handle_access(all)?.handle_access(tcp)?;
     if needs.child.is_none() {
         ruleset = ruleset.scope(Scope::Signal)?;
     }

@@ -1,11 +1,11 @@
 //! What a running process gives up once it no longer needs it, however it was started.
 //!
 //! ```text
-//!  attached, bound, one thread --apply(Needs)--> no_new_privs      no exec gives more than there is
-//!                                                no_core_dumps     no core dump, no tracing by the same user
-//!                                                landlock          files, TCP, signals: what is named
-//!                                                capabilities      those that are used
-//!                                                seccomp           system calls: those that are used
+//!  attached, one thread --apply(Needs)--> no_new_privs   no exec gives more than there is
+//!                                         no_core_dumps  no core dump, no tracing by the same user
+//!                                         landlock       files, TCP, signals: what is named
+//!                                         capabilities   those that are used
+//!                                         seccomp        system calls: those that are used
 //! ```
 //!
 //! Each layer is tried by itself: one that this kernel or a container refuses is said and shown, and stops
@@ -33,6 +33,8 @@ pub struct Needs {
     pub descriptors: bool,
     /// Accept connections at a socket that is bound.
     pub serving: bool,
+    /// Bind that socket first, and give up more afterwards.
+    pub binding: bool,
     /// Draw on the terminal and read its keys.
     pub terminal: bool,
     /// Files and folders that are read, beside `/proc` and `/sys`.
@@ -136,7 +138,8 @@ impl Sandbox {
     }
 }
 
-/// Gives up everything that `needs` does not name. This cannot be undone.
+/// Gives up everything that `needs` does not name. This cannot be undone; what is still there can be given up
+/// later, with fewer needs.
 #[must_use]
 pub fn apply(needs: &Needs) -> Sandbox {
     match n_threads() {

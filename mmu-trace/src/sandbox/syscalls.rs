@@ -140,6 +140,25 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_shutdown,
 ];
 
+const BINDING: &[c_long] = &[libc::SYS_bind, libc::SYS_listen];
+
+/// What the layers themselves are made of.
+const GIVING_UP: &[c_long] = &[
+    libc::SYS_capset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_restrict_self,
+    libc::SYS_seccomp,
+];
+const PRCTL_GIVING_UP: &[u64] = &[
+    libc::PR_CAPBSET_DROP as u64,
+    libc::PR_CAPBSET_READ as u64,
+    libc::PR_CAP_AMBIENT as u64,
+    libc::PR_GET_NO_NEW_PRIVS as u64,
+    libc::PR_SET_DUMPABLE as u64,
+    libc::PR_SET_NO_NEW_PRIVS as u64,
+];
+
 const ACCEPTING: &[c_long] = &[libc::SYS_accept, libc::SYS_accept4];
 
 /// A file is written under another name and renamed.
@@ -197,7 +216,13 @@ fn allowed(needs: &Needs) -> Result<Allowed, BackendError> {
     allowed.opening(needs)?;
     allowed.kernel_objects(needs)?;
     let local = libc::AF_UNIX as u64;
-    allowed.when(libc::SYS_socket, [equal(0, local)])?;
+    allowed.one_of(libc::SYS_socket, 0, &[local])?;
+    if needs.binding {
+        allowed.one_of(libc::SYS_socket, 0, &[libc::AF_INET as u64, libc::AF_INET6 as u64])?;
+        allowed.always(BINDING);
+        allowed.always(GIVING_UP);
+        allowed.one_of(libc::SYS_prctl, 0, PRCTL_GIVING_UP)?;
+    }
     allowed.when(libc::SYS_socketpair, [equal(0, local)])?;
     let typed = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| differs(1, request));
     allowed.when(libc::SYS_ioctl, typed)?;
@@ -311,6 +336,7 @@ mod tests {
             attaching: true,
             descriptors: true,
             serving: true,
+            binding: false,
             terminal: true,
             readable: Vec::new(),
             written: Some("x".into()),

@@ -1,7 +1,15 @@
-//! What a running `replay` has given up, as the kernel and its own metrics tell it.
+//! What a running `replay` has given up, as the kernel and its own metrics tell it, and what those have that read
+//! a capture.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
 use crate::{
@@ -108,4 +116,65 @@ fn certificates_are_renewed_in_their_folders_and_read_from_no_other() {
     assert!(!crate::served::try_get(served.address, "/healthz").is_ok_and(|answer| !answer.is_empty()));
     let said = served.next_message();
     assert!(said.contains("nobody is let in") && said.contains("restart"), "{said}");
+}
+
+/// A capture of which nothing can be read yet.
+fn pending_capture(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("pending.mmt");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    path
+}
+
+#[test]
+fn a_capture_is_read_with_nothing_left() {
+    let dir = TempDir::new().unwrap();
+    let path = pending_capture(&dir);
+    let page = dir.path().join("page.html");
+    let commands: [&[&str]; 3] = [
+        &["report", "--format", "html", "-o", page.to_str().unwrap()],
+        &["replay", "--listen", "127.0.0.1:0"],
+        &["top", "--once", "--replay"],
+    ];
+    for args in commands {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mmu-trace"));
+        let mut child = command.args(args).arg(&path).stdout(Stdio::null()).spawn().unwrap();
+        // Opening the capture waits for somebody who writes it, and everything comes before that.
+        let status = || fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let is_confined = || field(&status(), "Seccomp:") == "2";
+        for _ in 0..1_000 {
+            if is_confined() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(is_confined(), "{args:?}");
+        let kept = u64::from_str_radix(&field(&status(), "CapEff:"), 16).unwrap();
+        // CAP_NET_BIND_SERVICE: the address is bound once the capture is known to be one.
+        let allowed = if args[0] == "replay" { 1 << 10 } else { 0 };
+        assert_eq!(kept & !allowed, 0, "{args:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn another_users_capture_is_read_by_root() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: run it as root");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = capture(dir.path(), &[fixture::noop()]);
+    for owned in [path.as_path(), dir.path()] {
+        std::os::unix::fs::chown(owned, Some(65_534), Some(65_534)).unwrap();
+    }
+    let report = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mmu-trace"));
+        command.arg("report").arg(&path).args(args).output().unwrap()
+    };
+    let output = report(&[]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let page = dir.path().join("page.html");
+    let output = report(&["--format", "html", "-o", page.to_str().unwrap()]);
+    assert!(output.status.success() && page.exists(), "{output:?}");
 }

@@ -147,6 +147,6 @@ mod tests {
         let command = extend(Cli::command());
         let reads = |command: &&Command| command.get_arguments().any(|arg| arg.get_id() == FILE_FLAG);
         let names: Vec<_> = command.get_subcommands().filter(reads).map(Command::get_name).collect();
-        assert_eq!(names, ["daemon", "record", "replay", "top", "doctor"]);
+        assert_eq!(names, ["daemon", "record", "report", "replay", "top", "doctor"]);
     }
 }

@@ -112,6 +112,8 @@ pub fn run(args: &TopArgs) -> Result<(), CliError> {
 
 /// Shows a capture. What is damaged in it is left out, and said in the end.
 async fn replay(args: &TopArgs, path: &Path) -> Result<(), CliError> {
+    // Before a capture is read: it may be anybody's.
+    args.confine(&Needs { terminal: !args.once, readable: vec![path.to_owned()], ..Needs::default() });
     let summary = capture::summary(path).map_err(damage::unreadable)?;
     match (&summary.snapshot, args.once) {
         (None, _) => {}
@@ -120,7 +122,6 @@ async fn replay(args: &TopArgs, path: &Path) -> Result<(), CliError> {
             let source = Replay::stepping(path).map_err(damage::unreadable)?;
             let source = source.context("the capture has lost its figures since it was looked through")?;
             let (events, received) = channel(EVENTS);
-            args.confine(&Needs { terminal: true, ..Needs::default() });
             watch(args.interval, Box::new(source), events, received).await?;
         }
     }
