@@ -27,14 +27,20 @@ pub(super) fn member<T>(base: u64, index: usize) -> Option<T> {
 /// Two members of 64 bits of the struct at `base`, read at once where the second is not far behind the first.
 #[inline(always)]
 pub(super) fn two_members(base: u64, first: usize, second: usize) -> Option<(u64, u64)> {
-    /// Reading that much costs no more than reading one.
-    const WORDS: usize = 16;
+    /// Reading that much costs hardly more than reading one.
+    const NEAR: usize = 4;
+    const FAR: usize = 16;
     let distance = config::offset(second)?.wrapping_sub(config::offset(first)?) / 8;
-    if distance >= WORDS as u64 || base == 0 {
-        return Some((member(base, first)?, member(base, second)?));
+    let base_of_first = base + config::offset(first)?;
+    if base == 0 || distance >= FAR as u64 {
+        Some((member(base, first)?, member(base, second)?))
+    } else if distance < NEAR as u64 {
+        let words: [u64; NEAR] = at(base_of_first)?;
+        Some((words[0], *words.get(distance as usize)?))
+    } else {
+        let words: [u64; FAR] = at(base_of_first)?;
+        Some((words[0], *words.get(distance as usize)?))
     }
-    let words: [u64; WORDS] = at(base + config::offset(first)?)?;
-    Some((words[0], *words.get(distance as usize)?))
 }
 
 /// The head of a struct, read at once: one read costs as much as one of a single member.

@@ -72,19 +72,26 @@ pub(super) fn seventh_argument(ctx: &ProbeContext) -> Option<u64> {
 /// well, and the caller's is the only one.
 #[inline(always)]
 pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], _: u64, function: u64, n_args: usize) -> u64 {
-    /// The longest distance from a function's address to the return address of its fentry call: an
-    /// `endbr64` and a five-byte call.
-    const MAX_PATCH_LEN: u64 = 16;
     let jumped = words[n_args + 2];
     let mut caller = if is_near(jumped, function) { jumped } else { 0 };
-    let mut index = CONTEXT_WORDS - 1;
-    while function != 0 && index > 1 {
-        if words[index - 1].wrapping_sub(function) <= MAX_PATCH_LEN {
-            caller = words[index];
-        }
-        index -= 1;
+    // The one that is nearest to the arguments counts. By arithmetic, not by branches, of which the verifier
+    // would walk every combination.
+    for index in [n_args + 3, n_args + 2] {
+        let found = core::hint::black_box(is_inside(words[index - 1], function));
+        caller = (words[index] & found) | (caller & !found);
     }
-    caller
+    if function == 0 { 0 } else { caller }
+}
+
+/// All ones if `addr` is where a call of the trampoline of `function` returns to, else 0.
+#[inline(always)]
+fn is_inside(addr: u64, function: u64) -> u64 {
+    /// Behind the longest distance from a function's address to there: an `endbr64` and a five-byte call.
+    const END: u64 = 17;
+    let distance = addr.wrapping_sub(function);
+    // The borrow of `distance - END`.
+    let borrow = ((!distance & END) | ((!distance | END) & distance.wrapping_sub(END))) >> 63;
+    borrow.wrapping_neg()
 }
 
 /// Whether an address may be kernel or module code, all of which lies within 2 GiB.
