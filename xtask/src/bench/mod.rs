@@ -99,6 +99,7 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     for part in &parts {
         figures.extend(part.measure(args)?);
     }
+    figures.extend(starts(&figures));
     let has_all = |part| parts.contains(part);
     let is_complete = Part::ALL.iter().all(has_all) && args.kernels.len() == lab::KERNELS.len();
     let verdicts = budgets.judge(&figures, is_complete);
@@ -110,6 +111,24 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     let failed = verdicts.iter().filter(|verdict| !verdict.holds()).count();
     Ok(Tally { passed: verdicts.len() - failed, failed })
 }
+
+/// What starting takes with the verifier: this machine's figures, and the lab's numbers of instructions.
+fn starts(figures: &[Figure]) -> Vec<Figure> {
+    const METHOD: &str = "The process's own CPU time, and the instructions that the verifier walks for what the daemon \
+        attaches on that kernel (lab/*/verified/all), at this machine's time for one.";
+    let value = |name: &str| figures.iter().find(|figure| figure.name == name).map(|figure| figure.value);
+    let own = value(OWN_START).zip(value(VERIFIER));
+    let on = |kernel: &&str| {
+        let (own_ms, ns_each) = own?;
+        let ms = own_ms + value(&format!("lab/{kernel}/verified/all"))? * ns_each / 1e6;
+        Some(Figure::new(format!("start/own CPU with the verifier of {kernel}"), ms, "ms", METHOD))
+    };
+    lab::KERNELS.iter().filter_map(on).collect()
+}
+
+/// Figures of `bench-native`.
+const OWN_START: &str = "start/own CPU without the verifier";
+const VERIFIER: &str = "start/verifier";
 
 /// The verdict on the figure called `name`, if it has a budget.
 fn verdict_on<'a>(verdicts: &'a [Verdict], name: &str) -> Option<&'a Verdict> {

@@ -104,7 +104,7 @@ fn render(figures: &[Figure], budgets: &Budgets) -> Result<String> {
         let prefix = format!("{}/", chapter.part);
         let own: Vec<&Figure> = figures.iter().filter(|figure| figure.name.starts_with(&prefix)).collect();
         n_shown += own.len();
-        write!(page, "\n## {}\n\n{}\n", chapter.heading, chapter.text)?;
+        write!(page, "\n## {}\n\n{}\n", chapter.heading, quote(chapter.text, figures)?)?;
         write_table(&mut page, &own, figures, budgets)?;
     }
     ensure!(n_shown == figures.len(), "figures that belong to no chapter");
