@@ -11,17 +11,14 @@ use crate::lab::cost::{self, Measured};
 /// The last generation with `change_pte`, and the newest.
 pub(super) const KERNELS: &[&str] = &["6.1", "7"];
 
-const TIME: &str = "median of the rounds, 1 ns for each instruction: time until KSM has merged 16,384 pages, the guest has read them \
-    again and has written them";
-const ADDED: &str =
-    "median of the rounds, emulated: the same workload, less that of the round with nothing attached";
-const CPU: &str = "median of the rounds: CPU time of ksmd and of the vCPU, less that of the round with \
-    nothing attached";
+const TIME: &str = "median of the rounds, 1 ns for each instruction: CPU time of ksmd and of the vCPU until KSM has \
+    merged 16,384 pages, the guest has read them again and has written them";
+const ADDED: &str = "median of the rounds: the same, less that of the round with nothing attached";
 const OVER: &str = "one median by the other";
-const RUNS: &str = "runs of all programs in one workload (run_cnt with kernel.bpf_stats_enabled), the same in every \
-    round";
-const PER_CALL: &str =
-    "median of the rounds, emulated: run_time_ns of all programs by their runs; what timing costs is in it";
+const CALLS: &str = "runs of the empty programs in one workload (run_cnt with kernel.bpf_stats_enabled): how often the \
+    daemon's hooks are hit";
+const PER_CALL: &str = "median of the rounds: run_time_ns of all programs of one workload by the calls of the hooks; what \
+    the kernel's accounting costs is in it";
 const VERIFIED: &str = "verified_insns of the attached program";
 const AGREE: &str = "totals (change_pte calls, invalidations, merges, guest faults, refaults) in which the daemon \
     and bpftrace, attached at the same time, differ";
@@ -39,30 +36,30 @@ pub(super) fn measure(kernels: &[String], rounds: u32) -> Result<Vec<Figure>> {
 
 fn of_kernel(kernel: &str, cost: &Cost) -> Result<Vec<Figure>> {
     let name = |what: &str| format!("lab/{kernel}/{what}");
-    let time = middle(cost, Arm::Nothing, |run, _| run.timed.wall_ns() as f64 / 1e6)?;
-    let mut figures = vec![Figure::new(name("nothing/time of the workload"), time, "ms", TIME)];
+    let time = middle(cost, Arm::Nothing, |run, _| run.timed.cpu_ns() as f64 / 1e6)?;
+    let calls = middle(cost, Arm::Floor, |run, _| run.runs() as f64)?;
+    let mut figures = vec![
+        Figure::new(name("nothing/time of the workload"), time, "ms", TIME),
+        Figure::new(name("calls of the hooks"), calls, "calls", CALLS),
+    ];
     let mut added = Vec::new();
     let mut per_call = Vec::new();
     for arm in [Arm::Floor, Arm::Daemon, Arm::Record, Arm::Bpftrace] {
-        let name = |what: &str| format!("lab/{kernel}/{}/{what}", arm.name());
-        let wall =
-            |run: &Run, nothing: &Run| (run.timed.wall_ns() as f64 - nothing.timed.wall_ns() as f64) / 1e6;
-        let cpu =
+        let more =
             |run: &Run, nothing: &Run| (run.timed.cpu_ns() as f64 - nothing.timed.cpu_ns() as f64) / 1e6;
-        let call = |run: &Run, _: &Run| run.run_ns() as f64 / run.runs() as f64;
-        let runs = middle(cost, arm, |run, _| run.runs() as f64)?;
-        added.push((arm, middle(cost, arm, wall)?));
-        per_call.push((arm, middle(cost, arm, call)?));
-        figures.push(Figure::new(name("added time"), middle(cost, arm, wall)?, "ms", ADDED));
-        figures.push(Figure::new(name("added CPU time"), middle(cost, arm, cpu)?, "ms", CPU));
-        figures.push(Figure::new(name("runs"), runs, "runs", RUNS));
-        figures.push(Figure::new(name("BPF time per call"), middle(cost, arm, call)?, "ns", PER_CALL));
+        let added_ms = middle(cost, arm, more)?;
+        let call_ns = middle(cost, arm, |run, _| run.run_ns() as f64 / calls)?;
+        let name = |what: &str| format!("lab/{kernel}/{}/{what}", arm.name());
+        figures.push(Figure::new(name("added time"), added_ms, "ms", ADDED));
+        figures.push(Figure::new(name("BPF time for a call"), call_ns, "ns", PER_CALL));
+        added.push((arm, added_ms));
+        per_call.push((arm, call_ns));
     }
     for (what, arm, other, of) in [
         ("daemon/added time over bpftrace's", Arm::Daemon, Arm::Bpftrace, &added),
         ("record/added time over bpftrace's", Arm::Record, Arm::Bpftrace, &added),
-        ("daemon/BPF time per call over bpftrace's", Arm::Daemon, Arm::Bpftrace, &per_call),
-        ("daemon/BPF time per call over the floor's", Arm::Daemon, Arm::Floor, &per_call),
+        ("daemon/BPF time for a call over bpftrace's", Arm::Daemon, Arm::Bpftrace, &per_call),
+        ("daemon/BPF time for a call over the floor's", Arm::Daemon, Arm::Floor, &per_call),
     ] {
         figures.push(Figure::new(name(what), ratio(of, arm, other)?, "x", OVER));
     }

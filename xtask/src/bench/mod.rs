@@ -14,7 +14,9 @@ mod native;
 mod page;
 mod table;
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 use xtask::figure::Figure;
 
 use self::budgets::{Budgets, Verdict};
@@ -32,6 +34,9 @@ pub(crate) struct Args {
     /// Kernels of the lab.
     #[arg(long, value_delimiter = ',', default_values = lab::KERNELS)]
     kernels: Vec<String>,
+    /// Measure nothing: take the figures that an earlier run printed.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "rounds"])]
+    from: Option<PathBuf>,
     /// Write docs/performance.md from what was measured.
     #[arg(long, conflicts_with = "only")]
     write: bool,
@@ -61,11 +66,12 @@ impl Part {
 }
 
 impl Args {
-    /// What `cargo xtask ci` runs: everything, with few rounds.
+    /// What `cargo xtask ci` runs: everything, with one round.
     pub(crate) fn for_ci() -> Self {
         Self {
             only: Vec::new(),
-            rounds: 2,
+            rounds: 1,
+            from: None,
             kernels: lab::KERNELS.iter().map(|&kernel| kernel.to_owned()).collect(),
             write: false,
             check: false,
@@ -96,10 +102,16 @@ pub(crate) fn run_and_tally(args: &Args) -> Result<Tally> {
     let parts = if args.only.is_empty() { Part::ALL.to_vec() } else { args.only.clone() };
     let budgets = Budgets::load()?;
     let mut figures = Vec::new();
-    for part in &parts {
-        figures.extend(part.measure(args)?);
+    if let Some(file) = &args.from {
+        let printed = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        figures =
+            serde_json::from_slice(&printed).with_context(|| format!("{} has no figures", file.display()))?;
+    } else {
+        for part in &parts {
+            figures.extend(part.measure(args)?);
+        }
+        figures.extend(starts(&figures));
     }
-    figures.extend(starts(&figures));
     let has_all = |part| parts.contains(part);
     let is_complete = Part::ALL.iter().all(has_all) && args.kernels.len() == lab::KERNELS.len();
     let verdicts = budgets.judge(&figures, is_complete);

@@ -12,7 +12,7 @@ use super::{Lab, MOST_FAULTS, bpftrace, every_command_line, initramfs, modules, 
 use crate::tools;
 
 /// Above what the rounds take on a slow machine; the lab is killed after it.
-const TIMEOUT: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// What was measured, and with which other tracer.
 pub(crate) struct Measured {
