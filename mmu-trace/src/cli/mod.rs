@@ -70,9 +70,6 @@ enum Command {
     Vms(vms::VmsArgs),
     /// Say what this kernel offers, hook by hook.
     Doctor(doctor::DoctorArgs),
-    /// Count the VMs of processes, for another mmu-trace.
-    #[command(name = vm::HELPER_COMMAND, hide = true)]
-    Descriptors,
 }
 
 /// How to attach to kernel functions.
@@ -115,6 +112,9 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     memory::keep_little();
     let line: Vec<OsString> = env::args_os().collect();
+    if matches!(line.as_slice(), [_, command] if command == vm::HELPER_COMMAND) {
+        return exit_code(descriptors::run());
+    }
     let parsed = config::parse(command(), &line).and_then(|parsed| {
         let cli = Cli::from_arg_matches(&parsed.matches)?;
         Ok((cli, parsed))
@@ -140,7 +140,6 @@ fn run(command: &Command, parsed: &Parsed) -> Result<(), CliError> {
         Command::Top(args) => top::run(args),
         Command::Vms(args) => vms::run(args),
         Command::Doctor(args) => doctor::run(args),
-        Command::Descriptors => descriptors::run(),
     }
 }
 

@@ -6,7 +6,8 @@
 //! unit = "ms"
 //! ```
 //!
-//! A name may end in `*`: the budget holds for every figure that begins so.
+//! A name may end in `*`: the budget holds for every figure that begins so. `aim` is what was aimed at where the
+//! budget is less strict: it is shown, and fails nothing.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ use crate::tools;
 struct Budget {
     at_most: Option<f64>,
     at_least: Option<f64>,
+    aim: Option<f64>,
     unit: String,
 }
 
@@ -83,7 +85,8 @@ impl Budget {
     fn verdict(&self, figure: &str, fault: Option<String>) -> Verdict {
         let bound = |sign, limit: Option<f64>| limit.map(|limit| format!("{sign} {limit} {}", self.unit));
         let bounds = [bound("<=", self.at_most), bound(">=", self.at_least)];
-        let limit = bounds.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let aim = self.aim.map_or(String::new(), |aim| format!(", aim {aim}"));
+        let limit = bounds.into_iter().flatten().collect::<Vec<_>>().join(", ") + &aim;
         Verdict { figure: figure.to_owned(), limit, fault }
     }
 

@@ -130,6 +130,8 @@ mod tests {
             "mmu_trace_permission_faults_total",
             "faults on mappings that are there: no teardown is behind them",
         ),
+        ("mmu_trace_sandbox", "a state of the start, which the log tells"),
+        ("mmu_trace_http_evictions_total", "nobody's loss: a scraper is served at once"),
         ("mmu_trace_page_fault_seconds", "that of each VM is shown, and the refaults of the host"),
     ];
 

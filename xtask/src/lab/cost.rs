@@ -37,7 +37,7 @@ fn measure_on(lab: &Lab, floor: &[u8], name: &str, rounds: u32) -> Result<Measur
         match boot(lab, floor, target, rounds) {
             Err(error) if patience > 0 && error.is::<qemu::Fault>() => {
                 patience -= 1;
-                println!("lab: FAULT: {error:#}; the host is booted again, another fault is a failure");
+                eprintln!("lab: FAULT: {error:#}; the host is booted again, another fault is a failure");
             }
             outcome => return outcome,
         }

@@ -50,7 +50,7 @@ impl Emulator {
             let found = packages.newest(&[NEWER], |other| other == name)?;
             newer.push(found.with_context(|| format!("{} has no package {name}", NEWER.name))?);
         }
-        println!("lab: {} {} instead of the installed one", newer[0].name(), newer[0].version());
+        eprintln!("lab: {} {} instead of the installed one", newer[0].name(), newer[0].version());
         let tree = packages.tree(&newer)?;
         let usr = |path| tree.join("usr").join(path);
         let emulator = Self {

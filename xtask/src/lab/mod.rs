@@ -248,7 +248,7 @@ impl Lab {
         let cache = folder.join("cache");
         let packages = Packages::new(&cache, arch)?;
         let emulator = Emulator::find(&Packages::new(&cache, Arch::OWN)?, arch)?;
-        println!("lab: building the static programs");
+        eprintln!("lab: building the static programs");
         let binaries = binaries::build(&folder.join("build"), arch)?;
         Ok(Self { folder, packages, emulator, binaries })
     }

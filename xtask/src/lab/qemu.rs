@@ -220,7 +220,7 @@ impl Console {
             log.write_all(&line)?;
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             if verbose || text.starts_with(PROGRESS) {
-                println!("{text}");
+                eprintln!("{text}");
             }
             console.push(text);
             line.clear();

@@ -19,7 +19,9 @@ use super::{
     ksm, kvm_mmu, lifetime, page_fault,
 };
 
+// Inlined into its own entry: as a function it would carry a mangled name, see `xtask/src/ebpf.rs`.
 #[raw_tracepoint(tracepoint = "sys_enter")]
+#[inline(always)]
 fn driver(ctx: RawTracePointContext) -> i32 {
     let arg = |n: usize| ctx.arg::<u64>(n);
     let done = match arg(0) {
