@@ -103,6 +103,9 @@ fn render(figures: &[Figure], budgets: &Budgets) -> Result<String> {
     for chapter in CHAPTERS {
         let prefix = format!("{}/", chapter.part);
         let own: Vec<&Figure> = figures.iter().filter(|figure| figure.name.starts_with(&prefix)).collect();
+        if own.is_empty() {
+            continue;
+        }
         n_shown += own.len();
         write!(page, "\n## {}\n\n{}\n", chapter.heading, quote(chapter.text, figures)?)?;
         write_table(&mut page, &own, figures, budgets)?;
