@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use xtask::arch::Arch;
 
@@ -148,6 +148,28 @@ impl Tools {
         // Source lines for the verifier's log are half the object, and nobody who installs it reads them.
         let sections = ["-R", ".BTF.ext", "-R", ".rel.BTF.ext"];
         tools::run(Command::new(&self.strip).arg("-g").args(sections).arg("-o").arg(&stripped).arg(&built))?;
+        ensure!(
+            !has_functions(&fs::read(&stripped)?),
+            "{} has a function of its own: mark its body #[inline(always)]",
+            stripped.display()
+        );
         Ok(stripped)
+    }
+}
+
+/// Whether there is a Rust function beside the programs, by its mangled name in the table of symbols.
+fn has_functions(object: &[u8]) -> bool {
+    const MANGLED: &[u8] = b"\0_R";
+    object.windows(MANGLED.len()).any(|window| window == MANGLED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_told_by_its_name() {
+        assert!(has_functions(b"\0memset\0_RNvNvNt\0"));
+        assert!(!has_functions(b"\0memset\0fe_range_start\0"));
     }
 }

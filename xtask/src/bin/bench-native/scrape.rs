@@ -22,6 +22,8 @@ use mmu_trace::{
 use mmu_trace_ebpf::{abi::driver_op as op, kind::FaultResult};
 use xtask::figure::{Figure, median};
 
+use crate::process;
+
 /// Numbers of VMs.
 const SIZES: [u32; 2] = [210, 1_000];
 /// Numbers of places that the counters of a VM are in: as on two CPUs, at most, and one for each of 256 CPUs.
@@ -136,9 +138,7 @@ impl Serving {
     }
 
     fn resident_bytes(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        process::memory(&self.child.id().to_string(), "VmRSS")
     }
 
     /// `bpf(2)` and all system calls of one scrape.
