@@ -229,7 +229,7 @@ pub fn outcome(in_merge: bool, call: u8, bracket: u8, page: Option<&PageRecord>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::NO_RECORD;
+    use crate::page::no_record;
 
     fn callers() -> [CallerRange; N_CALLERS] {
         let mut table = [CallerRange { start: u64::MAX, len: 0, cause: 0 }; N_CALLERS];
@@ -321,8 +321,8 @@ mod tests {
         use bracket_flags as b;
         use call_flags::{ACTIVE, CHANGED, FLUSHED, HANDLED, OBSERVED, SUBSCRIBER, WRITABLE};
         let seen = ACTIVE | OBSERVED | SUBSCRIBER | HANDLED;
-        let open = PageRecord { flags: page_flags::PENDING | page_flags::MERGE_OPEN, ..NO_RECORD };
-        let closed = PageRecord { flags: page_flags::PENDING, ..NO_RECORD };
+        let open = PageRecord { flags: page_flags::PENDING | page_flags::MERGE_OPEN, ..no_record() };
+        let closed = PageRecord { flags: page_flags::PENDING, ..no_record() };
         let (wp, replace, cow) = (true, true, false);
         for (in_merge, call, bracket, page, expected) in [
             (wp, ACTIVE | OBSERVED, b::ZAPPED, None, Outcome::NoSubscriber),

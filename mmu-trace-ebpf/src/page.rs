@@ -4,6 +4,7 @@ use crate::{
     abi::PageRecord,
     decide::{bracket_flags, implies_change_pte, in_merge, is_merge},
     kind::Cause,
+    opaque_zero,
 };
 
 /// Bits of `PageRecord::flags`.
@@ -84,7 +85,7 @@ pub fn zapped_page(op: &Operation, now_ns: u64) -> PageRecord {
         cause: op.cause,
         flags: page_flags::PENDING | open,
         pte: op.pte_after(),
-        ..NO_RECORD
+        ..no_record()
     }
 }
 
@@ -131,7 +132,7 @@ pub fn previous(page: &PageRecord) -> PageRecord {
         cause: page.prev_cause,
         flags: page.prev_flags,
         pte: page.prev_pte,
-        ..NO_RECORD
+        ..no_record()
     }
 }
 
@@ -172,20 +173,25 @@ pub struct Around {
 }
 
 /// A page record that says nothing.
-pub const NO_RECORD: PageRecord = PageRecord {
-    zap_ns: 0,
-    taken_ns: 0,
-    prev_zap_ns: 0,
-    carry: 0,
-    carried: 0,
-    cause: 0,
-    flags: 0,
-    pte: 0,
-    prev_cause: 0,
-    prev_flags: 0,
-    prev_pte: 0,
-    pad: [0; 2],
-};
+#[inline(always)]
+#[must_use]
+pub fn no_record() -> PageRecord {
+    let zero = opaque_zero();
+    PageRecord {
+        zap_ns: zero,
+        taken_ns: zero,
+        prev_zap_ns: zero,
+        carry: zero as u32,
+        carried: zero as u32,
+        cause: zero as u8,
+        flags: zero as u8,
+        pte: zero as u8,
+        prev_cause: zero as u8,
+        prev_flags: zero as u8,
+        prev_pte: zero as u8,
+        pad: [zero as u8; 2],
+    }
+}
 
 /// The refault that a fault on a page is, from the page's own record and the ranges around it;
 /// without `PENDING` it is none. (No `Option`: what it leaves unset the verifier would not let pass.)
@@ -289,14 +295,14 @@ mod tests {
 
     #[test]
     fn a_mapped_page_refaults_after_a_range_that_zapped() {
-        let mapped = PageRecord { zap_ns: 3, taken_ns: 10, ..NO_RECORD };
+        let mapped = PageRecord { zap_ns: 3, taken_ns: 10, ..no_record() };
         let (old, new) = ((5, Cause::Fork), (15, Cause::Fork));
         let after = refault(mapped, &around(new, new));
         assert!(is_pending(&after) && after.cause == Cause::Fork as u8 && after.zap_ns == 15);
         assert!(!is_pending(&refault(mapped, &around(old, old))));
         assert!(!is_pending(&refault(mapped, &around(new, NONE))), "it zapped nothing");
-        assert!(is_pending(&refault(NO_RECORD, &around(new, new))));
-        assert!(!is_pending(&refault(NO_RECORD, &around(NONE, NONE))));
+        assert!(is_pending(&refault(no_record(), &around(new, new))));
+        assert!(!is_pending(&refault(no_record(), &around(NONE, NONE))));
     }
 
     #[test]

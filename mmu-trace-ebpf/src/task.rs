@@ -149,7 +149,21 @@ pub struct KsmOp {
     pub replace: u8,
 }
 
-/// The state of one task (map `TASKS`).
+/// The VM that a task last dealt with, which it need not look for again while that one lives.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownVm {
+    /// Its address space; 0: none.
+    pub mm: u64,
+    /// The `struct kvm_vcpu *` of it that the task runs; 0: none.
+    pub vcpu: u64,
+    /// Its slot.
+    pub slot: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// The state of one task (maps `TASKS` and `MORE_TASKS`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskState {
@@ -167,8 +181,10 @@ pub struct TaskState {
     pub scopes: u32,
     /// Brackets beyond `MAX_DEPTH` that are open and not stored.
     pub overflow: u32,
-    /// Padding.
-    pub pad: u32,
+    /// The thread id of the task; 0: of none.
+    pub tid: u32,
+    /// The VM.
+    pub vm: KnownVm,
     /// The `struct vm_fault` of the last copy on write that may have begun; 0: none since the last bracket
     /// of one.
     pub copied_by: u64,
@@ -265,7 +281,8 @@ impl TaskState {
         depth: 0,
         scopes: 0,
         overflow: 0,
-        pad: 0,
+        tid: 0,
+        vm: KnownVm { mm: 0, vcpu: 0, slot: 0, pad: 0 },
         copied_by: 0,
     };
 

@@ -159,8 +159,9 @@ impl Tools {
 
 /// Whether there is a Rust function beside the programs, by its mangled name in the table of symbols.
 fn has_functions(object: &[u8]) -> bool {
+    // An instruction may have the bytes of the prefix, but no letter behind them.
     const MANGLED: &[u8] = b"\0_R";
-    object.windows(MANGLED.len()).any(|window| window == MANGLED)
+    object.windows(MANGLED.len() + 1).any(|w| w.starts_with(MANGLED) && w[MANGLED.len()].is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -170,6 +171,6 @@ mod tests {
     #[test]
     fn a_function_is_told_by_its_name() {
         assert!(has_functions(b"\0memset\0_RNvNvNt\0"));
-        assert!(!has_functions(b"\0memset\0fe_range_start\0"));
+        assert!(!has_functions(b"\0memset\0fe_range_start\0_R\0\0"));
     }
 }

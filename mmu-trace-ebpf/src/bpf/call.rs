@@ -15,9 +15,6 @@ use mmu_trace_ebpf::abi::value;
 
 use super::{arch, config, read};
 
-/// Words of an fentry context that may hold arguments, saved registers and two return addresses.
-pub(super) const CONTEXT_WORDS: usize = 12;
-
 /// A call that begins.
 pub(super) trait Entry {
     /// The argument at a position, below 6.
@@ -58,9 +55,7 @@ impl Entry for FEntryContext {
     /// See `arch::traced_caller`.
     #[inline(always)]
     fn caller(&self, function: usize, n_args: usize) -> u64 {
-        let context = self.as_ptr() as u64;
-        let Some(words) = read::at::<[u64; CONTEXT_WORDS]>(context) else { return 0 };
-        arch::traced_caller(&words, context, config::function(function), n_args)
+        arch::traced_caller(self.as_ptr() as u64, config::function(function), n_args).unwrap_or(0)
     }
 }
 

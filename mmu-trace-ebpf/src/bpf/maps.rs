@@ -5,7 +5,10 @@
 //! VMs would keep 290 MB of them per CPU). What all VMs share is per CPU. All are added to atomically:
 //! even on one CPU a probe may be preempted by another task's.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::{
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+};
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -18,6 +21,7 @@ use mmu_trace_ebpf::{
         BulkRanges, CallerRange, Event, Gaps, InvalidationKey, InvalidationStats, N_CALLERS, PageKey,
         PageRecord, UNATTRIBUTED, VmHistograms, VmSlot, VmStats, value,
     },
+    decide,
     kind::Gap,
     page::is_pending,
     task::TaskState,
@@ -25,16 +29,21 @@ use mmu_trace_ebpf::{
 
 use super::config;
 
-/// Thread id to what it is doing. Written and read by probes; removed when the task exits.
-/// Preallocated. Full: the task's brackets and faults are not followed, `Gap::TasksFull`.
+/// What a task is doing, by the low bits of its thread id: a place is found without a search. Written and
+/// read by probes of the task that holds the place; given back when the task exits.
 #[map]
-pub(super) static TASKS: HashMap<u32, TaskState> = HashMap::with_max_entries(16_384, 0);
+static TASKS: Array<TaskState> = Array::with_max_entries(N_PLACES, 0);
 
-/// What `ksmd` is doing: the one task that most brackets are of, so that it need not be looked for.
+/// Place to the thread id that holds it: whoever inserts first. (5.10 has no other atomic test-and-set.)
 #[map]
-pub(super) static KSMD: Array<TaskState> = Array::with_max_entries(1, 0);
+static PLACES: HashMap<u32, u32> = HashMap::with_max_entries(N_PLACES, 0);
 
-/// One idle task, never written: the initial value of `TASKS`, too large for the stack.
+/// Thread id to what it is doing, of those whose place another task holds. Preallocated. Full: the task's
+/// brackets and faults are not followed, `Gap::TasksFull`.
+#[map]
+static MORE_TASKS: HashMap<u32, TaskState> = HashMap::with_max_entries(16_384, 0);
+
+/// One idle task, never written: the initial value of the others, too large for the stack.
 #[map]
 pub(super) static IDLE_TASK: Array<TaskState> = Array::with_max_entries(1, 0);
 
@@ -87,7 +96,12 @@ pub(super) static GAPS: PerCpuArray<Gaps> = PerCpuArray::with_max_entries(1, 0);
 /// The table of known callers, written once by userspace. Not a constant: the verifier would walk
 /// the rest of the program once for each entry's cause.
 #[map]
-pub(super) static CALLERS: Array<[CallerRange; N_CALLERS]> = Array::with_max_entries(1, 0);
+static CALLERS: Array<[CallerRange; N_CALLERS]> = Array::with_max_entries(1, 0);
+
+/// What has been looked for in `CALLERS`: by a hash of the address, its low 56 bits and, below, the cause. A word
+/// is read and written at once, and says all by itself.
+#[map]
+static FOUND_CALLERS: Array<[u64; N_FOUND_CALLERS]> = Array::with_max_entries(1, 0);
 
 /// When every hook was in place, `CLOCK_MONOTONIC` nanoseconds; 0: not yet. Written by userspace.
 #[map]
@@ -96,6 +110,12 @@ pub(super) static STARTED: Array<u64> = Array::with_max_entries(1, 0);
 /// The event stream; sized by userspace. Full: `Gap::LostEvent`.
 #[map]
 pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Places of tasks: the vCPUs of a large host. A power of two.
+const N_PLACES: u32 = 8_192;
+
+/// More than there are places that call the notifiers.
+const N_FOUND_CALLERS: usize = 256;
 
 /// `BPF_NOEXIST`.
 pub(super) const NO_EXIST: u64 = 1;
@@ -113,7 +133,7 @@ pub(super) fn add(counter: &mut u64, n: u64) {
 #[inline(always)]
 pub(super) fn element<T, const N: usize>(array: &mut [T; N], index: usize) -> &mut T {
     const { assert!(N.is_power_of_two()) };
-    &mut array[core::hint::black_box(index) & (N - 1)]
+    &mut array[black_box(index) & (N - 1)]
 }
 
 /// Counts a gap.
@@ -176,6 +196,24 @@ pub(super) fn histograms(slot: u32) -> Option<&'static mut VmHistograms> {
     histograms.map(|histograms| unsafe { &mut *histograms })
 }
 
+/// The cause that a caller stands for; `Cause::Other` if it is not known.
+#[inline(always)]
+pub(super) fn caller_cause(caller: u64) -> Option<u8> {
+    const CAUSE_BITS: u32 = 8;
+    let found = FOUND_CALLERS.get_ptr_mut(0)?.cast::<u64>();
+    let index = black_box(caller ^ caller >> 8) as usize & (N_FOUND_CALLERS - 1);
+    // SAFETY: within the array, and aligned. Volatile: tasks on other CPUs write as well.
+    let found = unsafe { &mut *found.add(index) };
+    let known = unsafe { core::ptr::from_ref(found).read_volatile() };
+    if known >> CAUSE_BITS == caller << CAUSE_BITS >> CAUSE_BITS {
+        return Some(known as u8);
+    }
+    let cause = decide::caller_cause(caller, CALLERS.get(0)?);
+    // SAFETY: as above.
+    unsafe { core::ptr::from_mut(found).write_volatile(caller << CAUSE_BITS | cause as u64) };
+    Some(cause)
+}
+
 /// Whether a thread is `ksmd`.
 #[inline(always)]
 pub(super) fn is_ksmd(tid: u32) -> bool {
@@ -185,9 +223,19 @@ pub(super) fn is_ksmd(tid: u32) -> bool {
 /// The state of a task, if it has one.
 #[inline(always)]
 pub(super) fn task(tid: u32) -> Option<&'static mut TaskState> {
-    let task = if is_ksmd(tid) { KSMD.get_ptr_mut(0) } else { TASKS.get_ptr_mut(tid) };
-    // SAFETY: only probes running in this very task touch its state.
-    task.map(|task| unsafe { &mut *task })
+    // SAFETY: only probes running in this very task touch its state. Of another's only `tid` is read.
+    let at_place = TASKS.get_ptr_mut(place(tid)).map(|task| unsafe { &mut *task })?;
+    if at_place.tid == tid && tid != 0 {
+        return Some(at_place);
+    }
+    // SAFETY: as above.
+    MORE_TASKS.get_ptr_mut(tid).map(|task| unsafe { &mut *task })
+}
+
+/// The place of a task.
+#[inline(always)]
+fn place(tid: u32) -> u32 {
+    tid & (N_PLACES - 1)
 }
 
 /// The state of a task, created if need be.
@@ -197,11 +245,29 @@ pub(super) fn task_or_new(tid: u32) -> Option<&'static mut TaskState> {
         return Some(task);
     }
     let idle = IDLE_TASK.get(0)?;
-    if TASKS.insert(tid, idle, 0).is_err() {
+    if tid != 0 && PLACES.insert(place(tid), tid, NO_EXIST).is_ok() && TASKS.set(place(tid), idle, 0).is_ok() {
+        // SAFETY: as above.
+        let task = TASKS.get_ptr_mut(place(tid)).map(|task| unsafe { &mut *task })?;
+        task.tid = tid;
+        return Some(task);
+    }
+    if MORE_TASKS.insert(tid, idle, 0).is_err() {
         count(Gap::TasksFull);
         return None;
     }
-    task(tid)
+    // SAFETY: as above.
+    MORE_TASKS.get_ptr_mut(tid).map(|task| unsafe { &mut *task })
+}
+
+/// Forgets a task, which exits.
+#[inline(always)]
+pub(super) fn forget_task(task: &mut TaskState, tid: u32) {
+    if task.tid == tid {
+        task.tid = 0;
+        let _ = PLACES.remove(place(tid));
+    } else {
+        let _ = MORE_TASKS.remove(tid);
+    }
 }
 
 /// The record of a page of the VM in `slot`, if it has one. One from before the VM began belongs to

@@ -1,7 +1,9 @@
 //! Reading kernel memory and asking about the current task.
 
+use core::{hint::black_box, mem::MaybeUninit};
+
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, generated,
 };
 use mmu_trace_ebpf::abi::offset;
 
@@ -27,20 +29,23 @@ pub(super) fn member<T>(base: u64, index: usize) -> Option<T> {
 /// Two members of 64 bits of the struct at `base`, read at once where the second is not far behind the first.
 #[inline(always)]
 pub(super) fn two_members(base: u64, first: usize, second: usize) -> Option<(u64, u64)> {
-    /// Reading that much costs hardly more than reading one.
-    const NEAR: usize = 4;
-    const FAR: usize = 16;
-    let distance = config::offset(second)?.wrapping_sub(config::offset(first)?) / 8;
-    let base_of_first = base + config::offset(first)?;
-    if base == 0 || distance >= FAR as u64 {
-        Some((member(base, first)?, member(base, second)?))
-    } else if distance < NEAR as u64 {
-        let words: [u64; NEAR] = at(base_of_first)?;
-        Some((words[0], *words.get(distance as usize)?))
-    } else {
-        let words: [u64; FAR] = at(base_of_first)?;
-        Some((words[0], *words.get(distance as usize)?))
+    /// Another read costs as much as that many words.
+    const WORDS: usize = 8;
+    let offset = config::offset(first)?;
+    let distance = config::offset(second)?.wrapping_sub(offset) / 8;
+    if base == 0 || distance >= WORDS as u64 {
+        return Some((member(base, first)?, member(base, second)?));
     }
+    let mut words = MaybeUninit::<[u64; WORDS]>::uninit();
+    let words = words.as_mut_ptr().cast::<u64>();
+    let size = (distance as u32 + 1) * 8;
+    // SAFETY: the size, which the verifier knows, is at most that of the words.
+    let error = unsafe { generated::bpf_probe_read_kernel(words.cast(), size, (base + offset) as *const _) };
+    if error != 0 {
+        return None;
+    }
+    // SAFETY: both have just been written.
+    Some(unsafe { (words.read(), words.add(distance as usize).read()) })
 }
 
 /// The head of a struct, read at once: one read costs as much as one of a single member.
@@ -107,6 +112,13 @@ pub(super) fn mm_is_dead(mm: u64) -> bool {
 pub(super) fn current_ids() -> (u32, u32) {
     let ids = bpf_get_current_pid_tgid();
     (ids as u32, (ids >> 32) as u32)
+}
+
+/// A value of which the verifier forgets that it is one of a few constants: it would walk what follows once for
+/// each of them. `unknown` is any number that it cannot know.
+#[inline(always)]
+pub(super) fn forgotten(value: u8, unknown: u32) -> u8 {
+    (black_box(value as u32 ^ unknown) ^ unknown) as u8
 }
 
 /// The first eight bytes of the current task's name, little endian.

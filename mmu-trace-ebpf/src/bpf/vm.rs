@@ -9,6 +9,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mmu_trace_ebpf::{
     abi::{Event, FIRST_SLOT, OTHER, UNATTRIBUTED, VmSlot, event_kind, mmu, offset},
     kind::Gap,
+    task::{KnownVm, TaskState},
 };
 
 use super::{
@@ -23,6 +24,23 @@ use super::{
 pub(super) fn slot_of(mm: u64) -> u32 {
     // SAFETY: the value is copied at once.
     unsafe { VMS.get(mm) }.copied().unwrap_or(UNATTRIBUTED)
+}
+
+/// The slot of an address space that a task deals with, which may be the one that it dealt with before.
+#[inline(always)]
+pub(super) fn slot_for(task: &mut TaskState, mm: u64) -> u32 {
+    if task.vm.mm == mm && lives_in(mm, task.vm.slot) {
+        return task.vm.slot;
+    }
+    let slot = slot_of(mm);
+    task.vm = KnownVm { mm, vcpu: 0, slot, pad: 0 };
+    slot
+}
+
+/// Whether a VM of the address space `mm` lives in a slot of its own, which so is that of `mm`.
+#[inline(always)]
+pub(super) fn lives_in(mm: u64, slot: u32) -> bool {
+    VM_SLOTS.get(slot).is_some_and(|holder| holder.mm == mm && holder.ended_ns == 0)
 }
 
 /// The slot of a VM that KVM itself just named, registering it if it is new.

@@ -25,7 +25,7 @@ use mmu_trace_ebpf::{
 };
 
 use super::{
-    call::{CONTEXT_WORDS, Entry, Exit, entry_hook, exit_hook},
+    call::{Entry, Exit, entry_hook, exit_hook},
     maps,
     probes::page_fault::{self, faulting_task, memslot_hva},
     read,
@@ -60,20 +60,26 @@ pub(super) fn return_address(ctx: &ProbeContext) -> u64 {
 /// belongs to: the first FP points to the second. (What looks like it may stand elsewhere: the place for
 /// a return value holds whatever was there.)
 #[inline(always)]
-pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], context: u64, function: u64, _: usize) -> u64 {
+pub(super) fn traced_caller(context: u64, function: u64, _: usize) -> Option<u64> {
+    /// Enough for the arguments, the saved registers and both return addresses.
+    const WORDS: usize = 12;
     /// The longest distance from a function's address to the return address of its fentry call: a `bti`
     /// and two instructions.
     const MAX_PATCH_LEN: u64 = 16;
+    if function == 0 {
+        return None;
+    }
+    let words: [u64; WORDS] = read::at(context)?;
     let mut caller = 0;
-    let mut index = CONTEXT_WORDS - 1;
-    while function != 0 && index > 2 {
+    let mut index = WORDS - 1;
+    while index > 2 {
         let is_self = words[index - 2].wrapping_sub(function) <= MAX_PATCH_LEN;
         if is_self && words[index - 3] == context + 8 * (index as u64 - 1) {
             caller = words[index];
         }
         index -= 1;
     }
-    caller
+    Some(caller)
 }
 
 #[inline(always)]

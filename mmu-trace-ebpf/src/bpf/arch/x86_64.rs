@@ -28,7 +28,7 @@ use mmu_trace_ebpf::{
 };
 
 use super::{
-    call::{CONTEXT_WORDS, Entry, Exit, entry_hook, exit_hook, stack_argument_hook},
+    call::{Entry, Exit, entry_hook, exit_hook, stack_argument_hook},
     config,
     probes::page_fault::{self, faulting_task, memslot_hva},
     read,
@@ -71,16 +71,21 @@ pub(super) fn seventh_argument(ctx: &ProbeContext) -> Option<u64> {
 /// value, stands before the caller's. From Linux 6.19 on it jumps to one that serves fexit as
 /// well, and the caller's is the only one.
 #[inline(always)]
-pub(super) fn traced_caller(words: &[u64; CONTEXT_WORDS], _: u64, function: u64, n_args: usize) -> u64 {
-    let jumped = words[n_args + 2];
+pub(super) fn traced_caller(context: u64, function: u64, n_args: usize) -> Option<u64> {
+    if function == 0 {
+        return None;
+    }
+    // From the word behind the arguments on that is the first that may be a return address.
+    let words: [u64; 3] = read::at(context + 8 * (n_args as u64 + 1))?;
+    let jumped = words[1];
     let mut caller = if is_near(jumped, function) { jumped } else { 0 };
     // The one that is nearest to the arguments counts. By arithmetic, not by branches, of which the verifier
     // would walk every combination.
-    for index in [n_args + 3, n_args + 2] {
+    for index in [2, 1] {
         let found = core::hint::black_box(is_inside(words[index - 1], function));
         caller = (words[index] & found) | (caller & !found);
     }
-    if function == 0 { 0 } else { caller }
+    Some(caller)
 }
 
 /// All ones if `addr` is where a call of the trampoline of `function` returns to, else 0.
@@ -98,7 +103,7 @@ fn is_inside(addr: u64, function: u64) -> u64 {
 #[inline(always)]
 fn is_near(addr: u64, function: u64) -> bool {
     const REACH: u64 = 1 << 31;
-    function != 0 && addr.wrapping_sub(function).wrapping_add(REACH) < 2 * REACH
+    addr.wrapping_sub(function).wrapping_add(REACH) < 2 * REACH
 }
 
 #[inline(always)]

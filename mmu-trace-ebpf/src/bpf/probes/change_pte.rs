@@ -110,7 +110,7 @@ pub(super) fn open(mm: u64, addr: u64, pte: u64, caller: u64) -> Option<()> {
     let enclosing = &mut task.brackets[index & 3];
     let initiator = if bracket.is_some() { enclosing.initiator } else { Initiator::Vmm as u8 };
     let writable = pte & arch::PTE_WRITE != 0;
-    let cause = invalidate::cause(caller, task.scopes, initiator, 0);
+    let cause = read::forgotten(invalidate::cause(caller, task.scopes, initiator, 0), tid);
     if bracket.is_none() {
         return unbracketed(mm, cause);
     }
@@ -126,7 +126,7 @@ pub(super) fn open(mm: u64, addr: u64, pte: u64, caller: u64) -> Option<()> {
         cause,
         flags,
         bracket: index as u8,
-        pad: [0; 5],
+        pad: task.call.pad,
     };
     Some(())
 }

@@ -25,10 +25,15 @@ fn copy_probe(call: &impl Entry) -> Option<()> {
     let vmf = call.arg(0)?;
     let vma = read::member(vmf, offset::VMF_VMA)?;
     let mm = read::member(vma, offset::VMA_MM)?;
-    if vm::slot_of(mm) == UNATTRIBUTED {
-        return None;
+    let tid = read::current_ids().0;
+    if let Some(task) = maps::task(tid) {
+        if vm::slot_for(task, mm) == UNATTRIBUTED {
+            return None;
+        }
+        task.copied_by = vmf;
+    } else if vm::slot_of(mm) != UNATTRIBUTED {
+        maps::task_or_new(tid)?.copied_by = vmf;
     }
-    maps::task_or_new(read::current_ids().0)?.copied_by = vmf;
     Some(())
 }
 

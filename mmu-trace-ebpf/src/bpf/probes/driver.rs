@@ -11,11 +11,11 @@ use mmu_trace_ebpf::{
 use super::{
     super::{
         maps::{self, IDLE_TASK},
-        read::{self, Process},
+        read::{self, Block, Process},
         stream, vm,
     },
     change_pte, invalidate,
-    invalidate::Range,
+    invalidate::{RANGE_HEAD, RANGE_WORDS, Range},
     ksm, kvm_mmu, lifetime, page_fault,
 };
 
@@ -25,7 +25,7 @@ use super::{
 fn driver(ctx: RawTracePointContext) -> i32 {
     let arg = |n: usize| ctx.arg::<u64>(n);
     let done = match arg(0) {
-        driver_op::RANGE_START => read_any().and(invalidate::begin(&Range {
+        driver_op::RANGE_START => read_any::<RANGE_WORDS>().and(invalidate::begin(&Range {
             mm: arg(1),
             start: arg(2),
             end: arg(3),
@@ -33,7 +33,7 @@ fn driver(ctx: RawTracePointContext) -> i32 {
             blockable: arg(4) & 0x100 != 0,
             caller: arg(5),
         })),
-        driver_op::RANGE_END => read_any().and(invalidate::finish(arg(1), arg(2))),
+        driver_op::RANGE_END => read_any::<RANGE_HEAD>().and(invalidate::finish(arg(1), arg(2))),
         driver_op::CHANGE_PTE => change_pte::open(arg(1), arg(2), arg(3), arg(4)),
         driver_op::SET_SPTE => {
             let handled = if arg(1) != 0 { call_flags::HANDLED } else { 0 };
@@ -81,15 +81,15 @@ fn driver_empty(_: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_enter")]
 fn driver_count(_: RawTracePointContext) -> i32 {
     if let Some(task) = maps::task_or_new(read::current_ids().1) {
-        task.pad += 1;
+        task.overflow += 1;
     }
     0
 }
 
 /// Reads kernel memory as the hooks of a range do, for what that costs.
 #[inline(always)]
-fn read_any() -> Option<()> {
-    invalidate::read_range(core::ptr::from_ref(IDLE_TASK.get(0)?) as u64).map(|_| ())
+fn read_any<const WORDS: usize>() -> Option<()> {
+    Block::<WORDS>::read(core::ptr::from_ref(IDLE_TASK.get(0)?) as u64).map(|_| ())
 }
 
 /// Writes `n` events as a busy guest would make them.

@@ -27,7 +27,7 @@ use super::{
         call::{Entry, entry_hook},
         config,
         maps::{
-            self, BULK_RANGES, CALLERS, INVALIDATIONS, NO_EXIST, add, count, count_n, count_since_start,
+            self, BULK_RANGES, INVALIDATIONS, NO_EXIST, add, count, count_n, count_since_start,
             element,
         },
         read::{self, Block},
@@ -52,7 +52,7 @@ pub(super) struct Range {
 
 #[inline(always)]
 fn start_probe(call: &impl Entry) -> Option<()> {
-    let range = read_range(call.arg(0)?)?;
+    let range: Block<RANGE_WORDS> = Block::read(call.arg(0)?)?;
     begin(&Range {
         mm: range.u64(offset::RANGE_MM)?,
         start: range.u64(offset::RANGE_START)?,
@@ -63,18 +63,16 @@ fn start_probe(call: &impl Entry) -> Option<()> {
     })
 }
 
-/// A whole `struct mmu_notifier_range`, and a word behind it where that is shorter.
-#[inline(always)]
-pub(super) fn read_range(range: u64) -> Option<Block<RANGE_WORDS>> {
-    Block::read(range)
-}
+/// Words of `struct mmu_notifier_range` up to its owner: up to 6.5 a pointer, an `mm`, two addresses, flags and
+/// event; then the same without the pointer.
+pub(super) const RANGE_WORDS: usize = 5;
 
-/// Words of the largest `struct mmu_notifier_range`: a pointer, an `mm`, two addresses, flags, event, owner.
-const RANGE_WORDS: usize = 7;
+/// Words of it up to the first address.
+pub(super) const RANGE_HEAD: usize = 3;
 
 #[inline(always)]
 fn end_probe(call: &impl Entry) -> Option<()> {
-    let range = read_range(call.arg(0)?)?;
+    let range: Block<RANGE_HEAD> = Block::read(call.arg(0)?)?;
     finish(range.u64(offset::RANGE_MM)?, range.u64(offset::RANGE_START)?)
 }
 
@@ -83,8 +81,8 @@ fn end_probe(call: &impl Entry) -> Option<()> {
 pub(super) fn begin(range: &Range) -> Option<()> {
     let (tid, _) = read::current_ids();
     let task = maps::task_or_new(tid)?;
-    let initiator = initiator(tid, range.mm, task.scopes);
-    let cause = cause(range.caller, task.scopes, initiator, range.event);
+    let initiator = read::forgotten(initiator(tid, range.mm, task.scopes), tid);
+    let cause = read::forgotten(cause(range.caller, task.scopes, initiator, range.event), tid);
     let bracket = Bracket {
         mm: range.mm,
         start: range.start,
@@ -92,7 +90,7 @@ pub(super) fn begin(range: &Range) -> Option<()> {
         // SAFETY: no preconditions.
         t0_ns: unsafe { bpf_ktime_get_ns() },
         caller: range.caller,
-        slot: vm::slot_of(range.mm),
+        slot: vm::slot_for(task, range.mm),
         cause,
         initiator,
         event: range.event as u8,
@@ -169,13 +167,13 @@ fn initiator(tid: u32, mm: u64, scopes: u32) -> u8 {
 /// Why: the caller's cause, refined.
 #[inline(always)]
 pub(super) fn cause(caller: u64, scopes: u32, initiator: u8, event: u32) -> u8 {
-    if caller == 0 {
+    let known = if caller == 0 {
         count(Gap::UnknownCaller);
-    }
-    let by_caller = match CALLERS.get(0) {
-        Some(table) => decide::caller_cause(caller, table),
-        None => Cause::Other as u8,
+        None
+    } else {
+        maps::caller_cause(caller)
     };
+    let by_caller = known.unwrap_or(Cause::Other as u8);
     decide::refine(by_caller, scopes, initiator, event == config::value(value::EVENT_MIGRATE))
 }
 

@@ -47,7 +47,7 @@ pub(super) fn task_exited() -> Option<()> {
         count(Gap::MissedFaultReturn);
         page_fault::attribute_missed(task);
     }
-    let _ = maps::TASKS.remove(tid);
+    maps::forget_task(task, tid);
     if scopes & scope::MM != 0 {
         count(Gap::MissedKsmReturn);
     }

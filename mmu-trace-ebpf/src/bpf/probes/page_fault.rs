@@ -6,8 +6,9 @@ use mmu_trace_ebpf::{
     decide::scope,
     histogram::bucket,
     kind::{FaultResult, Gap, Initiator},
+    opaque_zero,
     page::{self, Around, page_flags},
-    task::{Fault, TaskState, access, fault_flags},
+    task::{Fault, KnownVm, TaskState, access, fault_flags},
 };
 
 use super::super::{
@@ -22,9 +23,14 @@ fn attribute(task: &mut TaskState) -> Option<()> {
     if task.fault.flags & fault_flags::ATTRIBUTED != 0 {
         return Some(());
     }
-    let kvm = read::member(task.fault.vcpu, offset::VCPU_KVM).unwrap_or(0);
+    let vcpu = task.fault.vcpu;
+    if task.vm.vcpu == vcpu && vcpu != 0 && vm::lives_in(task.vm.mm, task.vm.slot) {
+        return attribute_to(task, task.vm.mm, task.vm.slot);
+    }
+    let kvm = read::member(vcpu, offset::VCPU_KVM).unwrap_or(0);
     let mm = read::member(kvm, offset::KVM_MM).unwrap_or(0);
     let slot = if mm == 0 { UNATTRIBUTED } else { vm::slot_or_register(mm, kvm) };
+    task.vm = KnownVm { mm, vcpu, slot, pad: 0 };
     if task.scopes & scope::VCPU == 0 {
         task.scopes |= scope::VCPU;
         vm::note_kvm(slot, kvm);
@@ -68,7 +74,7 @@ pub(in super::super) fn mapped_ahead(hva: u64) -> Option<()> {
     if let Some(page) = maps::page(&key, task.fault.slot) {
         maps::settle(page, now);
     } else if ranges_around(task.fault.slot, hva).zap_ns != 0 {
-        maps::put_page(&key, &PageRecord { taken_ns: now, ..page::NO_RECORD });
+        maps::put_page(&key, &PageRecord { taken_ns: now, ..page::no_record() });
     }
     Some(())
 }
@@ -99,19 +105,21 @@ pub(in super::super) fn begin(vcpu: u64, gpa: u64, how: u8) -> Option<&'static m
         attribute_missed(task);
     }
     task.scopes |= scope::FAULT;
+    const { assert!(UNATTRIBUTED == 0) };
+    let zero = opaque_zero();
     task.fault = Fault {
         // SAFETY: no preconditions.
         t0_ns: unsafe { bpf_ktime_get_ns() },
         gpa,
         vcpu,
-        fault: 0,
-        hva: 0,
-        mm: 0,
-        delay_ns: 0,
-        slot: UNATTRIBUTED,
+        fault: zero,
+        hva: zero,
+        mm: zero,
+        delay_ns: zero,
+        slot: zero as u32,
         result: FaultResult::Other as u8,
-        cause: 0,
-        flags: 0,
+        cause: zero as u8,
+        flags: zero as u8,
         access: how,
     };
     Some(task)
@@ -152,9 +160,9 @@ fn take_record(key: &PageKey, slot: u32, hva: u64, t0_ns: u64) -> PageRecord {
     let Some(page) = maps::page(key, slot) else {
         if around.zap_ns != 0 {
             // A mark inside a large zapped range: mapped again after that zap.
-            maps::put_page(key, &PageRecord { taken_ns: around.zap_ns, ..page::NO_RECORD });
+            maps::put_page(key, &PageRecord { taken_ns: around.zap_ns, ..page::no_record() });
         }
-        return page::refault(page::NO_RECORD, &around);
+        return page::refault(page::no_record(), &around);
     };
     let own = *page;
     if page::is_late(&own, t0_ns) {
