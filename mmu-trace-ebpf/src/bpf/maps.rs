@@ -202,8 +202,9 @@ pub(super) fn caller_cause(caller: u64) -> Option<u8> {
     const CAUSE_BITS: u32 = 8;
     let found = FOUND_CALLERS.get_ptr_mut(0)?.cast::<u64>();
     let index = black_box(caller ^ caller >> 8) as usize & (N_FOUND_CALLERS - 1);
-    // SAFETY: within the array, and aligned. Volatile: tasks on other CPUs write as well.
+    // SAFETY: within the array, and aligned. Read and written volatile: tasks on other CPUs do as well.
     let found = unsafe { &mut *found.add(index) };
+    // SAFETY: as above.
     let known = unsafe { core::ptr::from_ref(found).read_volatile() };
     if known >> CAUSE_BITS == caller << CAUSE_BITS >> CAUSE_BITS {
         return Some(known as u8);
@@ -245,7 +246,8 @@ pub(super) fn task_or_new(tid: u32) -> Option<&'static mut TaskState> {
         return Some(task);
     }
     let idle = IDLE_TASK.get(0)?;
-    if tid != 0 && PLACES.insert(place(tid), tid, NO_EXIST).is_ok() && TASKS.set(place(tid), idle, 0).is_ok() {
+    if tid != 0 && PLACES.insert(place(tid), tid, NO_EXIST).is_ok() && TASKS.set(place(tid), idle, 0).is_ok()
+    {
         // SAFETY: as above.
         let task = TASKS.get_ptr_mut(place(tid)).map(|task| unsafe { &mut *task })?;
         task.tid = tid;

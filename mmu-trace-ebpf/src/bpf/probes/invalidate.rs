@@ -26,10 +26,7 @@ use super::{
         arch,
         call::{Entry, entry_hook},
         config,
-        maps::{
-            self, BULK_RANGES, INVALIDATIONS, NO_EXIST, add, count, count_n, count_since_start,
-            element,
-        },
+        maps::{self, BULK_RANGES, INVALIDATIONS, NO_EXIST, add, count, count_n, count_since_start, element},
         read::{self, Block},
         stream, vm,
     },
